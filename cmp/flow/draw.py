@@ -1,0 +1,126 @@
+"""Pictures of flow: the Middlebury colours, their legend, and guidance arrows."""
+
+import cv2
+import numpy as np
+
+from cmp.flow.field import check_flow, known_pixels
+
+# Colours from one hue to the next and in how many steps: red, yellow, green, cyan, blue, magenta, red.
+_WHEEL_STEPS = (15, 6, 4, 11, 13, 6)
+_WHEEL_HUES = ((255, 0, 0), (255, 255, 0), (0, 255, 0), (0, 255, 255), (0, 0, 255), (255, 0, 255), (255, 0, 0))
+
+
+def flow_to_color(flow: np.ndarray, *, max_flow_px: float | None = None) -> np.ndarray:
+    """Direction as hue, length as saturation: right is red, still is white, unknown is black.
+
+    Args:
+        flow: (H, W, 2) floating px; may be empty. Not changed.
+        max_flow_px: length that gets the full colour; longer vectors get a darker shade. Default: the longest known
+            vector.
+
+    Returns:
+        (H, W, 3) uint8 RGB.
+
+    Raises:
+        ValueError: wrong shape or dtype, or max_flow_px is not positive and finite.
+
+    Source: the colour coding of Baker et al., "A Database and Evaluation Methodology for Optical Flow", IJCV 2011: 55
+    colours.
+    """
+    flow = check_flow(flow)
+    known = known_pixels(flow)
+    flow = np.where(known[..., None], flow, np.float32(0))
+    length = np.hypot(flow[..., 0], flow[..., 1])
+    if max_flow_px is None:
+        max_flow_px = float(length.max(initial=0)) or 1.0
+    elif not (np.isfinite(max_flow_px) and max_flow_px > 0):
+        raise ValueError(f"max_flow_px must be positive and finite, got {max_flow_px}")
+    length = (length / max_flow_px)[..., None]
+    wheel = _color_wheel()
+    # Zero is added so that -0.0 is gone: the angle of (right, -0.0) would be the other end of the wheel.
+    angle = np.arctan2(-(flow[..., 1] + 0.0), -(flow[..., 0] + 0.0)) / np.pi  # -1 is right, 0 is left
+    place = (angle + 1) / 2 * (len(wheel) - 1)
+    first = place.astype(np.int64)
+    share = (place - first)[..., None]
+    hue = (1 - share) * wheel[first] + share * wheel[(first + 1) % len(wheel)]
+    color = np.where(length <= 1, 1 - length * (1 - hue), 0.75 * hue)
+    return np.floor(255 * color * known[..., None]).astype(np.uint8)
+
+
+def color_wheel_key(size: int) -> np.ndarray:
+    """The legend: a disc whose pixels show the colour of the flow from the centre to them; white around.
+
+    Args:
+        size: side in px, at least 1.
+
+    Returns:
+        (size, size, 3) uint8 RGB.
+    """
+    if size < 1:
+        raise ValueError(f"size must be at least 1, got {size}")
+    steps = np.arange(size, dtype=np.float32) - (size - 1) / 2
+    flow = np.stack(np.meshgrid(steps, steps), axis=2)
+    key = flow_to_color(flow, max_flow_px=size / 2)
+    key[np.hypot(flow[..., 0], flow[..., 1]) > size / 2] = 255
+    return key
+
+
+def draw_guidance(
+    image: np.ndarray,
+    points_yx: np.ndarray,
+    vectors_xy: np.ndarray,
+    *,
+    color: tuple[int, int, int] = (255, 220, 0),
+    scale: float = 1.0,
+) -> np.ndarray:
+    """Draw guidance as outlined arrows onto a copy of a picture; line width follows the picture's size.
+
+    Args:
+        image: (H, W, 3) uint8 RGB. Not changed.
+        points_yx: (N, 2) positions (row, column) where the arrows start; N may be 0.
+        vectors_xy: (N, 2) px, x (right) then y (down), finite. A vector under half a pixel is drawn as a dot.
+        color: RGB, 0..255.
+        scale: arrow length for one px of motion.
+
+    Returns:
+        (H, W, 3) uint8 RGB.
+
+    Raises:
+        ValueError: wrong shapes or dtype, or a position or vector that is not finite.
+    """
+    image = np.asarray(image)
+    points, vectors = np.asarray(points_yx, np.float64), np.asarray(vectors_xy, np.float64)
+    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
+        raise ValueError(f"image must be (H, W, 3) uint8, got {image.dtype} {image.shape}")
+    if points.ndim != 2 or points.shape[1] != 2 or points.shape != vectors.shape:
+        raise ValueError(f"points_yx and vectors_xy must both be (N, 2), got {points.shape} and {vectors.shape}")
+    if not (np.isfinite(points).all() and np.isfinite(vectors).all()):
+        raise ValueError("points_yx and vectors_xy must be finite")
+    canvas = np.array(image, order="C")
+    thickness = max(1, round(min(image.shape[:2]) / 200))
+    tip_px = 3 + 2 * thickness
+    starts = points[:, ::-1]
+    # Ends are kept near the picture: OpenCV draws with 32-bit whole numbers.
+    reach = 4 * max(image.shape[:2])
+    ends = np.rint(np.clip(starts + vectors * scale, -reach, reach)).astype(int).tolist()
+    starts = np.rint(np.clip(starts, -reach, reach)).astype(int).tolist()
+    lengths = np.hypot(*(vectors * scale).T).tolist()
+    # All outlines first, so that no outline cuts another arrow.
+    for width, paint in ((thickness + 2, (0, 0, 0)), (thickness, tuple(int(value) for value in color))):
+        for start, end, length in zip(starts, ends, lengths):
+            if length < 0.5:
+                cv2.circle(canvas, start, width, paint, cv2.FILLED, cv2.LINE_AA)
+            else:
+                cv2.arrowedLine(canvas, start, end, paint, width, cv2.LINE_AA, tipLength=min(0.5, tip_px / length))
+    return canvas
+
+
+def _color_wheel() -> np.ndarray:
+    """(55, 3) RGB in 0..1; each hue runs to the next in equal steps, the next itself left out."""
+    parts = []
+    for steps, start, end in zip(_WHEEL_STEPS, _WHEEL_HUES, _WHEEL_HUES[1:]):
+        share = np.arange(steps)[:, None] / steps
+        # Whole 1/255 steps, as in the published table: rising channels rounded down, falling ones up.
+        start, end = np.array(start), np.array(end)
+        parts.append(start + np.sign(end - start) * np.floor(255 * share))
+    return np.concatenate(parts) / 255
