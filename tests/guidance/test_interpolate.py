@@ -1,0 +1,102 @@
+"""The baselines that see the guides but not the image."""
+
+import numpy as np
+import pytest
+from scipy.interpolate import NearestNDInterpolator
+
+from cmp.guidance import interpolate_inverse_distance, interpolate_nearest
+
+BOTH = (interpolate_nearest, interpolate_inverse_distance)
+
+
+def random_guides(number, height=37, width=53, seed=0):
+    rng = np.random.default_rng(seed)
+    flat = rng.choice(height * width, number, replace=False)
+    vectors_xy = rng.normal(0, 10, (number, 2)).astype(np.float32)
+    return np.stack(np.divmod(flat, width), axis=1), vectors_xy
+
+
+@pytest.mark.parametrize("number", [1, 2, 20, 300])
+@pytest.mark.parametrize("interpolate", BOTH)
+def test_the_field_is_exact_at_the_guides(interpolate, number):
+    points_yx, vectors_xy = random_guides(number)
+    flow = interpolate(points_yx, vectors_xy, (37, 53))
+    assert flow.shape == (37, 53, 2) and flow.dtype == np.float32
+    np.testing.assert_array_equal(flow[points_yx[:, 0], points_yx[:, 1]], vectors_xy)
+
+
+@pytest.mark.parametrize("interpolate", BOTH)
+def test_no_guide_gives_zeros(interpolate):
+    for points_yx, vectors_xy in ((np.zeros((0, 2), int), np.zeros((0, 2))), ([], [])):
+        flow = interpolate(points_yx, vectors_xy, (5, 8))
+        assert flow.shape == (5, 8, 2) and flow.dtype == np.float32 and not flow.any()
+
+
+@pytest.mark.parametrize("interpolate", BOTH)
+def test_one_guide_fills_the_image_with_its_vector(interpolate):
+    flow = interpolate(np.array([[4, 7]]), np.array([[3.0, -2.0]]), (9, 12))
+    np.testing.assert_allclose(flow, np.broadcast_to((3, -2), (9, 12, 2)), rtol=1e-6)
+
+
+@pytest.mark.parametrize("interpolate", BOTH)
+def test_of_a_point_given_twice_the_last_counts(interpolate):
+    points_yx = np.array([[2, 3], [6, 1], [2, 3]])
+    vectors_xy = np.array([[9.0, 9.0], [1.0, 0.0], [0.0, 1.0]])
+    expected = interpolate(points_yx[1:], vectors_xy[1:], (8, 11))
+    np.testing.assert_allclose(interpolate(points_yx, vectors_xy, (8, 11)), expected, rtol=1e-6)
+
+
+def test_nearest_takes_a_guide_that_no_other_is_nearer_than_and_agrees_with_scipy_where_one_is_nearest():
+    points_yx, vectors_xy = random_guides(20)
+    pixels = np.stack(np.mgrid[:37, :53], axis=-1)
+    squared = ((pixels[:, :, None] - points_yx) ** 2).sum(axis=-1)
+    alone = (squared == squared.min(axis=-1, keepdims=True)).sum(axis=-1) == 1
+    flow = interpolate_nearest(points_yx, vectors_xy, (37, 53))
+    expected = NearestNDInterpolator(points_yx, vectors_xy)(pixels.reshape(-1, 2)).reshape(37, 53, 2)
+    np.testing.assert_array_equal(flow[alone], expected[alone])
+    chosen = (flow[:, :, None] == vectors_xy).all(axis=-1)  # (H, W, N)
+    assert (squared[chosen] == np.broadcast_to(squared.min(axis=-1, keepdims=True), squared.shape)[chosen]).all()
+
+
+@pytest.mark.parametrize("power", [0.5, 1, 2, 3, 64])
+def test_inverse_distance_is_the_weighted_mean_written_out(power):
+    points_yx, vectors_xy = random_guides(7)
+    flow = interpolate_inverse_distance(points_yx, vectors_xy, (37, 53), power=power)
+    for y, x in ((0, 0), (36, 52), (20, 5), (11, 40)):
+        distances = [np.hypot(y - guide_y, x - guide_x) for guide_y, guide_x in points_yx]
+        if min(distances) == 0:
+            continue
+        weights = np.array([1 / distance**power for distance in distances])
+        np.testing.assert_allclose(flow[y, x], weights @ vectors_xy / weights.sum(), rtol=1e-4, atol=1e-5)
+
+
+def test_inverse_distance_in_the_middle_of_two_guides_is_their_mean_and_a_third_of_the_way_weighs_4_to_1():
+    flow = interpolate_inverse_distance(np.array([[3, 0], [3, 6]]), np.array([[0.0, 10.0], [5.0, 0.0]]), (5, 9))
+    np.testing.assert_allclose(flow[3, 3], (2.5, 5), rtol=1e-6)
+    np.testing.assert_allclose(flow[3, 2], (1, 8), rtol=1e-6)
+
+
+def test_many_guides_computed_in_chunks_of_rows_give_the_same_field(monkeypatch):
+    points_yx, vectors_xy = random_guides(30)
+    whole = interpolate_inverse_distance(points_yx, vectors_xy, (37, 53))
+    monkeypatch.setattr("cmp.guidance.interpolate.CHUNK_WEIGHTS", 30 * 53 * 4 + 1)
+    np.testing.assert_allclose(interpolate_inverse_distance(points_yx, vectors_xy, (37, 53)), whole, rtol=1e-6)
+
+
+@pytest.mark.parametrize("interpolate", BOTH)
+def test_wrong_guides_are_named(interpolate):
+    good = np.array([[1.0, 2.0]])
+    with pytest.raises(ValueError, match="outside"):
+        interpolate(np.array([[5, 0]]), good, (5, 8))
+    with pytest.raises(ValueError, match=r"vectors_xy must be \(2, 2\)"):
+        interpolate(np.array([[1, 0], [2, 3]]), good, (5, 8))
+    with pytest.raises(ValueError, match="finite"):
+        interpolate(np.array([[1, 0]]), good * np.nan, (5, 8))
+    with pytest.raises(ValueError, match="size_hw"):
+        interpolate(np.array([[1, 0]]), good, (0, 8))
+
+
+@pytest.mark.parametrize("power", [0, -1, 65, float("nan")])
+def test_inverse_distance_refuses_a_power_out_of_range(power):
+    with pytest.raises(ValueError, match="power"):
+        interpolate_inverse_distance(np.array([[1, 0]]), np.array([[1.0, 2.0]]), (5, 8), power=power)
