@@ -1,0 +1,25 @@
+"""The networks: image encoders, the motion encoder, propagation decoders, losses, and CMP, which joins them."""
+
+from cmp.models.backbones import AlexNetFCN, ImageFeatures, PyramidResNet, ResNet
+from cmp.models.cmp import CMP
+from cmp.models.guidance_fill import fill_guidance
+from cmp.models.initialisation import initialise
+from cmp.models.losses import DirectFlow, DiscreteLoss, RegressionLoss
+from cmp.models.motion_encoder import MotionEncoder
+from cmp.models.propagation_decoder import PropagationDecoder, SkipPropagationDecoder
+
+__all__ = [
+    "AlexNetFCN",
+    "CMP",
+    "DirectFlow",
+    "DiscreteLoss",
+    "ImageFeatures",
+    "MotionEncoder",
+    "PropagationDecoder",
+    "PyramidResNet",
+    "ResNet",
+    "RegressionLoss",
+    "SkipPropagationDecoder",
+    "fill_guidance",
+    "initialise",
+]

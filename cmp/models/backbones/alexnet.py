@@ -1,0 +1,68 @@
+"""AlexNet with batch normalisation as a fully convolutional image encoder.
+
+Legend: B batch, H W image pixels.
+"""
+
+import torch
+from torch import nn
+
+from cmp.models.backbones.features import ImageFeatures
+
+STRIDES = {32: (4, 2, 2, 2), 8: (2, 2, 2, 1)}  # output stride: strides of conv1 and of the pools after conv 1, 2 and 5
+
+
+class AlexNetFCN(nn.Module):
+    """Five convolutions, fc6 and fc7 as convolutions, and a 1x1 convolution `conv8` on top.
+
+    Args:
+        output_stride: stride of `top`, px: 32 or 8, as published. The 8x variant is not dilated.
+        out_channels: channels of `top`.
+        dropout: probability after fc6 and fc7.
+
+    Attributes:
+        channels, strides: channels and stride in px of `top`, the only map in its `ImageFeatures`.
+
+    Raises:
+        ValueError: output_stride is not offered.
+
+    Source: Krizhevsky et al., NeurIPS 2012; widths, paddings and strides: the authors' code of Zhan et al., CVPR 2019.
+    """
+
+    ABOVE = ("conv8.",)  # keys of the layer above the backbone start so: no export has it
+
+    def __init__(self, output_stride: int = 32, out_channels: int = 256, dropout: float = 0.5) -> None:
+        super().__init__()
+        if output_stride not in STRIDES:
+            raise ValueError(f"output_stride must be one of {sorted(STRIDES)}, got {output_stride}")
+        conv_stride, *pool_strides = STRIDES[output_stride]
+        self.conv1 = _conv_bn_relu(3, 96, 11, stride=conv_stride)
+        self.conv2 = _conv_bn_relu(96, 256, 5)
+        self.conv3 = _conv_bn_relu(256, 384, 3)
+        self.conv4 = _conv_bn_relu(384, 384, 3)
+        self.conv5 = _conv_bn_relu(384, 256, 3)
+        self.fc6 = _conv_bn_relu(256, 4096, 3)
+        self.fc7 = _conv_bn_relu(4096, 4096, 1)
+        self.conv8 = nn.Conv2d(4096, out_channels, kernel_size=1)
+        self.pool1, self.pool2, self.pool5 = (nn.MaxPool2d(3, stride, padding=1) for stride in pool_strides)
+        self.dropout = nn.Dropout(dropout)
+
+        self.name = "alexnet_fcn"
+        self.channels = {"top": out_channels}
+        self.strides = {"top": output_stride}
+
+    def forward(self, image: torch.Tensor) -> ImageFeatures:
+        """Encode (B, 3, H, W) normalised images."""
+        x = self.pool1(self.conv1(image))
+        x = self.pool2(self.conv2(x))
+        x = self.pool5(self.conv5(self.conv4(self.conv3(x))))
+        x = self.dropout(self.fc6(x))
+        x = self.dropout(self.fc7(x))
+        return ImageFeatures(self.conv8(x))
+
+
+def _conv_bn_relu(in_channels: int, out_channels: int, kernel: int, stride: int = 1) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(in_channels, out_channels, kernel, stride, padding=kernel // 2),
+        nn.BatchNorm2d(out_channels),
+        nn.ReLU(inplace=True),
+    )

@@ -1,0 +1,160 @@
+"""Training losses: predicted logits (or flow) against the dense target flow.
+
+Legend: B batch, L logits, G softmax groups (x and y), H W target pixels, h w cells.
+"""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch.utils.checkpoint import checkpoint
+
+IGNORED = -100  # what cross-entropy skips
+
+
+class DiscreteLoss(nn.Module):
+    """Cross-entropy over quantized flow, averaged over pixels in each group (x, y) and summed over groups.
+
+    Logits are upsampled to the target's size first; that commutes with neither softmax nor cross-entropy, so it is part
+    of the loss. It is also its cost: one group of one chunk of images is upsampled at a time.
+
+    Args:
+        quantizer: gives the groups and the target bins. `CMP` passes its own.
+        ignore_invalid: leave out pixels whose target is not valid (padding, occlusion). The published loss counts them.
+        group_weights: a factor for each group, or None for 1 each.
+        bin_weights: for each group None or a weight per bin; the mean is then weighted too (as in torch). None: all 1.
+        images_per_chunk: upsample that many images at a time and do it again in the backward pass: the same value for
+            less memory and more time. None: all at once, kept.
+
+    Raises:
+        ValueError: the number or length of the weights does not fit the quantizer's groups.
+
+    Source: Zhan et al., CVPR 2019, and the authors' code; ignore_invalid and images_per_chunk are ours.
+    """
+
+    def __init__(
+        self,
+        quantizer,
+        ignore_invalid: bool = False,
+        group_weights: Sequence[float] | None = None,
+        bin_weights: Sequence[Sequence[float] | None] | None = None,
+        images_per_chunk: int | None = None,
+    ) -> None:
+        super().__init__()
+        groups = tuple(quantizer.groups)
+        group_weights = [1.0] * len(groups) if group_weights is None else list(group_weights)
+        bin_weights = [None] * len(groups) if bin_weights is None else list(bin_weights)
+        if len(group_weights) != len(groups) or len(bin_weights) != len(groups):
+            raise ValueError(f"group_weights and bin_weights must have one entry for each of the {len(groups)} groups")
+        for size, weights in zip(groups, bin_weights):
+            if weights is not None and len(weights) != size:
+                raise ValueError(f"bin_weights must have {size} weights for a group of {size} bins, got {len(weights)}")
+        if images_per_chunk is not None and images_per_chunk < 1:
+            raise ValueError(f"images_per_chunk must be at least 1, got {images_per_chunk}")
+        self.quantizer, self.ignore_invalid, self.images_per_chunk = quantizer, ignore_invalid, images_per_chunk
+        self.group_weights = group_weights
+        for i, (size, weights) in enumerate(zip(groups, bin_weights)):
+            weights = torch.ones(size) if weights is None else torch.as_tensor(weights, dtype=torch.float32)
+            self.register_buffer(f"bin_weights_{i}", weights, persistent=False)
+
+    def forward(self, logits: torch.Tensor, flow: torch.Tensor, valid: torch.Tensor | None = None) -> torch.Tensor:
+        """Compare (B, L, h, w) logits with (B, 2, H, W) flow, px; valid is (B, 1, H, W), above 0 where flow is known.
+
+        Returns:
+            A float32 scalar; 0 where every pixel is ignored.
+
+        Raises:
+            ValueError: shapes do not fit.
+        """
+        if logits.shape[1] != sum(self.quantizer.groups):
+            raise ValueError(f"logits must have {sum(self.quantizer.groups)} channels, got {logits.shape[1]}")
+        valid = _check_target(logits, flow, valid if self.ignore_invalid else None)
+        if valid is not None:
+            flow = torch.where(valid > 0, flow, 0)
+        bins = self.quantizer.quantize(flow)  # (B, G, H, W)
+        if valid is not None:
+            bins = torch.where(valid > 0, bins, IGNORED)
+
+        images_per_chunk = self.images_per_chunk or len(logits)
+        total = logits.new_zeros((), dtype=torch.float32)
+        for i, group_logits in enumerate(logits.split(tuple(self.quantizer.groups), dim=1)):
+            weights = getattr(self, f"bin_weights_{i}").float()
+            entropy = total.new_zeros(())
+            counted = total.new_zeros(())
+            for part_logits, part_bins in zip(group_logits.split(images_per_chunk), bins[:, i].split(images_per_chunk)):
+                if self.images_per_chunk is None:
+                    entropy = entropy + _summed_cross_entropy(part_logits, part_bins, weights)
+                else:
+                    entropy = entropy + checkpoint(
+                        _summed_cross_entropy, part_logits, part_bins, weights, use_reentrant=False
+                    )
+                counted = counted + torch.where(part_bins == IGNORED, 0, weights[part_bins.clamp(min=0)]).sum()
+            total = total + self.group_weights[i] * entropy / counted.clamp(min=torch.finfo(torch.float32).tiny)
+        return total
+
+
+class RegressionLoss(nn.Module):
+    """Distance between predicted and target flow, px, averaged over pixels and both components.
+
+    Args:
+        quantizer: a `DirectFlow`: the network puts out flow itself. `CMP` passes its own.
+        kind: "smooth_l1" (quadratic below 1 px) or "mse".
+        ignore_invalid: leave out pixels whose target is not valid.
+
+    Raises:
+        ValueError: kind is unknown, or the quantizer makes bins.
+
+    Source: the authors' code of Zhan et al., CVPR 2019; ignore_invalid is ours.
+    """
+
+    def __init__(self, quantizer, kind: str = "smooth_l1", ignore_invalid: bool = False) -> None:
+        super().__init__()
+        if kind not in ("smooth_l1", "mse"):
+            raise ValueError(f"kind must be 'smooth_l1' or 'mse', got {kind!r}")
+        if not isinstance(quantizer, DirectFlow):
+            raise ValueError(f"a regression loss needs quantizer DirectFlow, got {type(quantizer).__name__}")
+        self.distance = F.smooth_l1_loss if kind == "smooth_l1" else F.mse_loss
+        self.ignore_invalid = ignore_invalid
+
+    def forward(self, logits: torch.Tensor, flow: torch.Tensor, valid: torch.Tensor | None = None) -> torch.Tensor:
+        """As `DiscreteLoss.forward`, where logits (B, 2, h, w) are flow, px."""
+        if logits.shape[1] != 2:
+            raise ValueError(f"predicted flow must have 2 channels, got {logits.shape[1]}")
+        valid = _check_target(logits, flow, valid if self.ignore_invalid else None)
+        predicted = _upsample(logits.float(), flow.shape[2:])
+        if valid is None:
+            return self.distance(predicted, flow.float())
+        flow = torch.where(valid > 0, flow.float(), 0)
+        distances = self.distance(predicted, flow, reduction="none") * (valid > 0)
+        return distances.sum() / (2 * (valid > 0).sum()).clamp(min=1)
+
+
+class DirectFlow:
+    """Stands where a quantizer stands when the network puts out flow itself: 2 channels, px, no bins."""
+
+    num_logits = 2
+
+    def expectation(self, logits: torch.Tensor) -> torch.Tensor:
+        """The flow (B, 2, h, w) in px: the network's output as it is."""
+        return logits
+
+
+def _check_target(logits: torch.Tensor, flow: torch.Tensor, valid: torch.Tensor | None) -> torch.Tensor | None:
+    if flow.ndim != 4 or flow.shape[:2] != (len(logits), 2):
+        raise ValueError(f"flow must be ({len(logits)}, 2, H, W), got {tuple(flow.shape)}")
+    if valid is not None and valid.shape != (len(flow), 1, *flow.shape[2:]):
+        raise ValueError(f"valid must be {(len(flow), 1, *flow.shape[2:])}, got {tuple(valid.shape)}")
+    return valid
+
+
+def _summed_cross_entropy(logits: torch.Tensor, bins: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+    # float32 throughout: a sum over pixels leaves the range of half precision at once.
+    upsampled = _upsample(logits.float(), bins.shape[1:])
+    return F.cross_entropy(upsampled, bins, weights, ignore_index=IGNORED, reduction="sum")
+
+
+def _upsample(x: torch.Tensor, size_hw: Sequence[int]) -> torch.Tensor:
+    if x.shape[2:] == tuple(size_hw):
+        return x
+    return F.interpolate(x, size=tuple(size_hw), mode="bilinear", align_corners=True)
