@@ -1,0 +1,43 @@
+"""Write the pretrained image encoder of a checkpoint for another library.
+
+Example:
+    python tools/export_backbone.py work_dirs/quickstart/iter_600.pth resnet18_backbone.pth --format torchvision
+
+The checkpoint may be ours or the authors'. The file is loaded back in its library before it gets its name; a torch file
+has its metadata (encoder, normalisation, steps) beside it as OUT.json, a safetensors file inside.
+"""
+
+import argparse
+import sys
+
+from cmp.export import FORMATS, export_backbone
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command; 0 where the file is in place, 1 where it cannot be made."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("checkpoint", metavar="CHECKPOINT", help="our checkpoint or the authors'")
+    parser.add_argument("out", metavar="OUT", help="file to write; .safetensors gives a safetensors file")
+    parser.add_argument("--format", choices=FORMATS, default="torchvision", help="its reader (default: %(default)s)")
+    parser.add_argument("--overwrite", action="store_true", help="replace OUT where it exists and differs")
+    args = parser.parse_args(argv)
+
+    try:
+        report = export_backbone(args.checkpoint, args.out, args.format, overwrite=args.overwrite)
+    except FileExistsError as error:
+        print(f"error: {error}; --overwrite replaces it", file=sys.stderr)
+        return 1
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    print(f"encoder {report.backbone.name}, {len(report.backbone.weights)} tensors; {report.load_back}")
+    for key, value in report.backbone.metadata.items():
+        print(f"  {key}: {value}")
+    if report.sidecar:
+        print(f"metadata: {report.sidecar}")
+    print(f"backbone: {report.path} ({'written' if report.written else 'already there, unchanged'})")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
