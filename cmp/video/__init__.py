@@ -1,0 +1,6 @@
+"""Video in and out: readers (decord, PyAV, folders of frames) behind one protocol, and small writers."""
+
+from cmp.video.readers import Frame, VideoReader, open_video
+from cmp.video.writers import write_video
+
+__all__ = ["Frame", "VideoReader", "open_video", "write_video"]

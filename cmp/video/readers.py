@@ -1,0 +1,419 @@
+"""Read frames of a video in rising order: decord, PyAV and folders of frames behind one protocol.
+
+Frames are streamed in bounded batches and come upright (rotation metadata applied) as RGB. A video that breaks off
+gives what can be read; the reader's `problem` then says what is wrong. Decoders are not believed: the container is
+walked once, packet by packet, and that walk tells how many frames there are and when each is shown.
+
+Decord can hang for ever in native code on broken files, so jobs over many videos run readers in child processes that
+can be killed (`data_prep.executors`).
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+import av
+import cv2
+import numpy as np
+
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
+BACKENDS = ("auto", "decord", "pyav", "frames")
+_BATCH_BYTES = 16 << 20  # frames asked of decord at a time; one frame is always allowed
+_DECORD_BYTES = 256 << 20  # decord is trusted with files whose frames, all together, stay below this
+
+
+class Frame(NamedTuple):
+    """One decoded frame: its position from 0, seconds since the first frame, and (H, W, 3) uint8 RGB, upright."""
+
+    index: int
+    time_s: float
+    image: np.ndarray
+
+
+class VideoReader(Protocol):
+    """What every reader offers. Use it as a context manager, or call `close`."""
+
+    backend: str  # who delivered the frames; two names joined by "+" if a second reader had to take over
+    num_frames: int  # frames the file holds as far as can be told without decoding them; fewer may be readable
+    fps: float  # frames per second, averaged over the file
+    size_hw: tuple[int, int]  # upright height and width, px
+    times_s: np.ndarray  # (num_frames,) float64, seconds since the first frame, rising
+    problem: str | None  # what is wrong with the file, so far as met; complete once `read` has ended
+
+    def read(self, indices: Iterable[int]) -> Iterator[Frame]:
+        """Yield the frames at these strictly rising positions; ends early, with `problem` set, where the file breaks.
+
+        Raises ValueError if the positions do not rise, or lie outside [0, num_frames). Call it once per reader.
+        """
+
+    def close(self) -> None: ...
+
+    def __enter__(self) -> VideoReader: ...
+
+    def __exit__(self, *exc: object) -> None: ...
+
+
+def open_video(path: str | os.PathLike, backend: str = "auto", *, folder_fps: float = 25.0) -> VideoReader:
+    """Open a video file or a folder of frames.
+
+    Args:
+        path: a video file, or a folder that holds .jpg/.jpeg/.png frames.
+        backend: "auto" is "frames" for a folder and else decord, with PyAV taking over where decord cannot open the
+            file, sees other time stamps than the container states, or delivers less than asked, and for files whose
+            frames would fill more than 256 MiB: while its caller is busy decord decodes on without bound (seen: 4 GB
+            on 9,000 frames of 640 x 360), and after a call of its `seek`, which would stop that, frames come out
+            wrong. "decord" and "pyav" use that reader alone.
+        folder_fps: frames per second assumed for a folder of frames, which states none.
+
+    Raises:
+        ValueError: an unknown backend, or the file cannot be read as a video (the message names it).
+        FileNotFoundError: nothing is there.
+    """
+    if backend not in BACKENDS:
+        raise ValueError(f"backend must be one of {', '.join(BACKENDS)}, got {backend!r}")
+    path = Path(path)
+    if not path.exists():
+        raise FileNotFoundError(f"{path}: no such video")
+    if path.is_dir() != (backend == "frames") and backend != "auto":
+        raise ValueError(f"{path}: backend {backend!r} cannot read a {'folder' if path.is_dir() else 'file'}")
+    if path.is_dir():
+        return FramesReader(path, fps=folder_fps)
+    probe = probe_file(path)
+    if backend == "pyav":
+        return PyavReader(path, probe)
+    if backend == "decord":
+        return DecordReader(path, probe)
+    return _FallbackReader(path, probe)
+
+
+def natural_key(name: str) -> tuple:
+    """Sort key that puts frame10 after frame9."""
+    return tuple((0, int(part), part) if part.isdigit() else (1, 0, part) for part in re.split(r"([0-9]+)", name))
+
+
+def list_frames(folder: str | os.PathLike) -> list[str]:
+    """Names of the image files directly in a folder, in natural order; hidden files are left out."""
+    with os.scandir(folder) as entries:
+        names = [entry.name for entry in entries if is_frame_name(entry.name) and entry.is_file()]
+    return sorted(names, key=natural_key)
+
+
+def is_frame_name(name: str) -> bool:
+    """Whether a file of this name counts as one frame of a folder."""
+    return name.lower().endswith(IMAGE_SUFFIXES) and not name.startswith(".")
+
+
+@dataclass(frozen=True)
+class FileProbe:
+    """What one walk through a file's packets tells, without decoding more than its first frame."""
+
+    times_s: np.ndarray  # (N,) float64, rising, 0 first
+    pts: np.ndarray | None  # (N,) int64 presentation stamps in stream units, rising; None if not to be relied on
+    fps: float
+    coded_size_hw: tuple[int, int]
+    quarter_turns: int  # counter-clockwise turns by 90 degrees that put a decoded frame upright
+    problem: str | None
+
+    @property
+    def size_hw(self) -> tuple[int, int]:
+        height, width = self.coded_size_hw
+        return (width, height) if self.quarter_turns % 2 else (height, width)
+
+
+def probe_file(path: str | os.PathLike) -> FileProbe:
+    """Walk through the packets of the best video stream.
+
+    Raises:
+        ValueError: not a video, no video stream, or no frame that can be decoded (the message names the file).
+    """
+    stamps: list[int] = []
+    has_pts = False
+    first = None
+    problem = None
+    try:
+        with _open_container(path) as (container, stream):
+            claimed = stream.frames
+            has_pts = container.format.name != "avi"  # AVI states none: FFmpeg's guesses come out of order
+            time_base = float(stream.time_base or 0)
+            rate = float(stream.average_rate or 0)
+            try:
+                for packet in container.demux(stream):
+                    if first is None:
+                        try:
+                            first = next(iter(packet.decode()), None)
+                        except av.FFmpegError as error:
+                            problem = f"frames at the start cannot be decoded ({_reason(error)})"
+                    if packet.size == 0 or packet.is_discard:  # discarded: outside the edit list, never shown
+                        continue
+                    has_pts &= packet.pts is not None
+                    stamp = packet.pts if packet.pts is not None else packet.dts
+                    stamps.append(stamp if stamp is not None else (stamps[-1] + 1 if stamps else 0))
+            except av.FFmpegError as error:
+                problem = f"breaks off after {len(stamps)} frames ({_reason(error)})"
+    except (av.FFmpegError, OSError) as error:
+        raise ValueError(f"{path}: cannot be read as a video ({_reason(error)})") from error
+    if first is None or not stamps:
+        raise ValueError(f"{path}: no frame can be decoded" + (f"; {problem}" if problem else ""))
+    if problem is None and claimed > len(stamps):
+        problem = f"the container claims {claimed} frames and holds {len(stamps)}"
+
+    pts = np.sort(np.asarray(stamps, np.int64))
+    times_s = (pts - pts[0]) * time_base
+    rising = len(pts) == 1 or (bool((np.diff(pts) > 0).all()) and time_base > 0)
+    if rising and len(pts) > 1:
+        fps = (len(pts) - 1) / times_s[-1]
+    else:  # stamps that repeat tell nothing: space the frames evenly
+        fps = rate if rate > 0 else 25.0
+        times_s = np.arange(len(pts)) / fps
+    quarter_turns = round(first.rotation / 90) % 4
+    return FileProbe(
+        times_s=times_s,
+        pts=pts if has_pts and rising else None,
+        fps=rate if rate > 0 and len(pts) == 1 else fps,
+        coded_size_hw=(first.height, first.width),
+        quarter_turns=quarter_turns,
+        problem=problem,
+    )
+
+
+class _Reader:
+    """The part all readers share: closing, and the check of the positions asked for."""
+
+    def close(self) -> None:
+        pass
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def _checked(self, indices: Iterable[int]) -> list[int]:
+        wanted = [int(i) for i in indices]
+        if any(b <= a for a, b in zip(wanted, wanted[1:])):
+            raise ValueError("frame positions must rise strictly")
+        if wanted and (wanted[0] < 0 or wanted[-1] >= self.num_frames):
+            raise ValueError(f"frame positions must lie in [0, {self.num_frames}), got {wanted[0]} .. {wanted[-1]}")
+        return wanted
+
+    def _note(self, problem: str) -> None:
+        if self.problem is None:
+            self.problem = problem
+
+
+class PyavReader(_Reader):
+    """FFmpeg through PyAV: decodes straight through on one thread and converts only the frames asked for."""
+
+    backend = "pyav"
+
+    def __init__(self, path: str | os.PathLike, probe: FileProbe) -> None:
+        self._path, self._probe = path, probe
+        self.num_frames, self.fps, self.size_hw = len(probe.times_s), probe.fps, probe.size_hw
+        self.times_s, self.problem = probe.times_s, probe.problem
+
+    def read(self, indices: Iterable[int]) -> Iterator[Frame]:
+        wanted = self._checked(indices)
+        return self._read(wanted)
+
+    def _read(self, wanted: list[int]) -> Iterator[Frame]:
+        given = 0  # how many of `wanted` are out
+        try:
+            with _open_container(self._path) as (container, stream):
+                stream.thread_type = "NONE"
+                for index, decoded in self._decoded(container, stream):
+                    while given < len(wanted) and wanted[given] < index:
+                        self._note(f"frame {wanted[given]} cannot be decoded")
+                        given += 1
+                    if given == len(wanted):
+                        return
+                    if wanted[given] > index:
+                        continue
+                    if (decoded.height, decoded.width) != self._probe.coded_size_hw:
+                        self._note(f"the frame size changes at frame {index}")
+                        return
+                    image = np.rot90(decoded.to_ndarray(format="rgb24"), self._probe.quarter_turns)
+                    given += 1
+                    yield Frame(index, float(self.times_s[index]), np.ascontiguousarray(image))
+                    if given == len(wanted):
+                        return
+        except (av.FFmpegError, OSError) as error:
+            self._note(f"reading broke off after {given} of {len(wanted)} frames ({_reason(error)})")
+        if given < len(wanted):
+            self._note(f"reading ended after {given} of {len(wanted)} frames")
+
+    def _decoded(self, container, stream) -> Iterator[tuple[int, av.VideoFrame]]:
+        """Every frame that decodes, with its position; damaged packets are stepped over."""
+        position_of = {} if self._probe.pts is None else {int(p): i for i, p in enumerate(self._probe.pts)}
+        running = -1
+        for packet in container.demux(stream):
+            try:
+                frames = packet.decode()
+            except av.FFmpegError as error:
+                self._note(f"damaged after frame {running} ({_reason(error)})")
+                continue
+            for frame in frames:
+                # The stamp tells the position even where frames before it were lost; else count.
+                index = position_of.get(frame.pts, running + 1)
+                if running < index < self.num_frames:
+                    running = index
+                    yield index, frame
+
+
+class DecordReader(_Reader):
+    """decord, one thread, batches of rising positions. Only the file's length bounds its memory: see `open_video`."""
+
+    backend = "decord"
+
+    def __init__(self, path: str | os.PathLike, probe: FileProbe) -> None:
+        import decord  # a slow import with native code: only where it is used
+
+        decord.logging.set_level(decord.logging.QUIET)
+        if probe.quarter_turns:
+            raise ValueError(f"{path}: is stored rotated, which decord undoes for some containers only")
+        try:
+            self._reader = decord.VideoReader(os.path.abspath(path), ctx=decord.cpu(0), num_threads=1)
+            count = len(self._reader)
+            starts = np.asarray(self._reader.get_frame_timestamp(range(count)), np.float64).reshape(-1, 2)[:, 0]
+        except Exception as error:  # decord's own classes derive from Exception alone
+            raise ValueError(f"{path}: decord cannot open it ({_reason(error)})") from error
+        # Its seeks go by these stamps, and its count takes in frames that never come: if it disagrees with the
+        # container, its frames cannot be placed.
+        if count != len(probe.times_s) or np.abs(starts - probe.times_s).max() > 0.5 / probe.fps:
+            raise ValueError(f"{path}: decord's time table does not agree with the container's")
+        self.num_frames, self.fps, self.size_hw = count, probe.fps, probe.size_hw
+        self.times_s, self.problem = probe.times_s, probe.problem
+
+    def read(self, indices: Iterable[int]) -> Iterator[Frame]:
+        wanted = self._checked(indices)
+        return self._read(wanted)
+
+    def _read(self, wanted: list[int]) -> Iterator[Frame]:
+        height, width = self.size_hw
+        batch_size = max(1, min(16, _BATCH_BYTES // (3 * height * width)))
+        for start in range(0, len(wanted), batch_size):
+            batch = wanted[start : start + batch_size]
+            try:
+                images = self._reader.get_batch(batch).asnumpy()
+            except Exception as error:  # decord's own classes derive from Exception alone
+                self._note(f"decord stopped after {start} of {len(wanted)} frames ({_reason(error)})")
+                return
+            if images.shape != (len(batch), height, width, 3):
+                self._note(f"decord gives frames of shape {images.shape[1:]} instead of {(height, width, 3)}")
+                return
+            for index, image in zip(batch, images):
+                yield Frame(index, float(self.times_s[index]), image)
+
+    def close(self) -> None:
+        self._reader = None
+
+
+class _FallbackReader(_Reader):
+    """decord first; PyAV goes on from where decord could not."""
+
+    def __init__(self, path: str | os.PathLike, probe: FileProbe) -> None:
+        self._second = PyavReader(path, probe)
+        self._first = None
+        height, width = probe.size_hw
+        if len(probe.times_s) * 3 * height * width <= _DECORD_BYTES:
+            try:
+                self._first = DecordReader(path, probe)
+            except ValueError:
+                pass
+        self.backend = "pyav" if self._first is None else "decord"
+        self.num_frames, self.fps, self.size_hw = len(probe.times_s), probe.fps, probe.size_hw
+        self.times_s, self.problem = probe.times_s, probe.problem
+
+    def read(self, indices: Iterable[int]) -> Iterator[Frame]:
+        wanted = self._checked(indices)
+        return self._read(wanted)
+
+    def _read(self, wanted: list[int]) -> Iterator[Frame]:
+        given = 0
+        if self._first is not None:
+            for frame in self._first.read(wanted):
+                given += 1
+                yield frame
+            if given == len(wanted):
+                return
+            self._first.close()
+            self.backend = "decord+pyav" if given else "pyav"
+        yield from self._second.read(wanted[given:])
+        self.problem = self._second.problem
+
+    def close(self) -> None:
+        if self._first is not None:
+            self._first.close()
+
+
+class FramesReader(_Reader):
+    """A folder of image files in natural order; the first frame's size holds for all."""
+
+    backend = "frames"
+
+    def __init__(self, folder: str | os.PathLike, *, fps: float = 25.0) -> None:
+        if fps <= 0:
+            raise ValueError(f"fps must be above 0, got {fps}")
+        self._folder = Path(folder)
+        self._names = list_frames(folder)
+        if not self._names:
+            raise ValueError(f"{folder}: holds no .jpg or .png frames")
+        self.num_frames, self.fps, self.problem = len(self._names), float(fps), None
+        self.times_s = np.arange(self.num_frames) / self.fps
+        image = self._load(0)
+        if image is None:
+            raise ValueError(f"{self._folder / self._names[0]}: cannot be decoded as an image")
+        self.size_hw = image.shape[:2]
+
+    def read(self, indices: Iterable[int]) -> Iterator[Frame]:
+        wanted = self._checked(indices)
+        return self._read(wanted)
+
+    def _read(self, wanted: list[int]) -> Iterator[Frame]:
+        for index in wanted:
+            image = self._load(index)
+            if image is None or image.shape[:2] != self.size_hw:
+                what = "cannot be decoded" if image is None else f"is {image.shape[:2]} instead of {self.size_hw}"
+                self._note(f"{self._names[index]} {what}")
+                continue
+            yield Frame(index, float(self.times_s[index]), image)
+
+    def _load(self, index: int) -> np.ndarray | None:
+        # imdecode and not imread: imread cannot open every file name, and prints where it fails.
+        data = np.fromfile(self._folder / self._names[index], np.uint8)
+        try:
+            image = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
+        except cv2.error:
+            image = None
+        return None if image is None else cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+
+
+@contextmanager
+def _open_container(path: str | os.PathLike):
+    """Yield (container, best video stream). An absolute path, so that no file name reads as a protocol."""
+    path = os.path.abspath(path)
+    file = None
+    try:
+        path.encode("utf-8")
+    except UnicodeEncodeError:  # a name that is not text: FFmpeg wants text, so hand it the open file
+        file = open(path, "rb")
+    try:
+        with av.open(file or path, metadata_errors="replace") as container:
+            stream = container.streams.best("video")
+            if stream is None:
+                raise ValueError(f"{path}: has no video stream")
+            yield container, stream
+    finally:
+        if file is not None:
+            file.close()
+
+
+def _reason(error: BaseException) -> str:
+    """One short line of an error; decord appends its C++ stack, FFmpeg the whole path."""
+    lines = str(getattr(error, "strerror", None) or error).strip().splitlines()
+    return lines[0][:200] if lines else type(error).__name__

@@ -1,0 +1,198 @@
+"""Every backend gives the same upright frames at the positions asked for, and says what is wrong with a file."""
+
+import struct
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from cmp.video import open_video, readers, write_video
+from cmp.video.readers import natural_key
+
+HEIGHT, WIDTH = 48, 96
+
+
+def numbered_frames(count, height=HEIGHT, width=WIDTH):
+    """Frames that tell their number by a bright column, in four quarters of different colour."""
+    for number in range(count):
+        frame = np.zeros((height, width, 3), np.uint8)
+        frame[: height // 2, : width // 2, 0] = 200
+        frame[: height // 2, width // 2 :, 1] = 200
+        frame[height // 2 :, : width // 2, 2] = 200
+        frame[height // 2 :, 2 * number % width : 2 * number % width + 2] = 255
+        yield frame
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory):
+    path = tmp_path_factory.mktemp("clip") / "clip ü.mp4"
+    write_video(path, numbered_frames(40), 25)
+    return path
+
+
+def read(path, indices, backend="auto"):
+    with open_video(path, backend) as reader:
+        frames = list(reader.read(indices))
+        return frames, reader
+
+
+@pytest.mark.parametrize("backend", ["decord", "pyav", "auto"])
+def test_a_frame_read_by_its_position_is_the_frame_that_was_written_there(clip, backend):
+    wanted = [0, 1, 7, 8, 20, 39]
+    frames, reader = read(clip, wanted, backend)
+    assert [frame.index for frame in frames] == wanted and reader.num_frames == 40 and reader.problem is None
+    written = list(numbered_frames(40))
+    for frame in frames:
+        difference = [np.abs(frame.image.astype(int) - other).mean() for other in written]
+        assert int(np.argmin(difference)) == frame.index
+        assert frame.image.dtype == np.uint8 and frame.image.shape == (HEIGHT, WIDTH, 3)
+    assert np.allclose([frame.time_s for frame in frames], np.array(wanted) / 25, atol=1e-4)
+    assert reader.fps == pytest.approx(25)
+
+
+def test_decord_and_pyav_give_equal_frames(clip):
+    by_decord, _ = read(clip, range(0, 40, 3), "decord")
+    by_pyav, _ = read(clip, range(0, 40, 3), "pyav")
+    assert all((a.image == b.image).all() and a.time_s == b.time_s for a, b in zip(by_decord, by_pyav))
+
+
+def test_a_folder_of_frames_gives_its_files_in_natural_order(tmp_path):
+    frames = list(numbered_frames(12))
+    for number, frame in enumerate(frames):
+        Image.fromarray(frame).save(tmp_path / f"frame{number}.png")
+    (tmp_path / ".hidden.png").write_bytes(b"")
+    found, reader = read(tmp_path, [2, 10, 11])
+    assert reader.backend == "frames" and reader.num_frames == 12 and reader.size_hw == (HEIGHT, WIDTH)
+    assert all((frame.image == frames[frame.index]).all() for frame in found)
+    assert [frame.time_s for frame in found] == [2 / 25, 10 / 25, 11 / 25]
+    assert sorted(["f10", "f9", "f1"], key=natural_key) == ["f1", "f9", "f10"]
+
+
+def test_frames_of_a_folder_that_are_broken_or_of_another_size_are_left_out_and_named(tmp_path):
+    for number, frame in enumerate(numbered_frames(4)):
+        Image.fromarray(frame).save(tmp_path / f"{number}.png")
+    (tmp_path / "1.png").write_bytes(b"no image")
+    Image.fromarray(np.zeros((10, 20, 3), np.uint8)).save(tmp_path / "2.png")
+    found, reader = read(tmp_path, range(4))
+    assert [frame.index for frame in found] == [0, 3] and "1.png" in reader.problem
+
+
+def turned(path, target, degrees):
+    """Copy an MP4 with the display matrix of its track set to a clockwise turn."""
+    data = bytearray(path.read_bytes())
+    a, b, c, d = {90: (0, 1, -1, 0), 180: (-1, 0, 0, -1), 270: (0, -1, 1, 0)}[degrees]
+    start = data.index(b"tkhd") + 44
+    data[start : start + 36] = struct.pack(">9i", a << 16, b << 16, 0, c << 16, d << 16, 0, 0, 0, 1 << 30)
+    target.write_bytes(data)
+    return target
+
+
+@pytest.mark.parametrize("degrees", [90, 180, 270])
+@pytest.mark.parametrize("backend", ["auto", "pyav"])
+def test_a_clip_stored_rotated_comes_out_upright(clip, tmp_path, degrees, backend):
+    frames, reader = read(turned(clip, tmp_path / "turned.mp4", degrees), [3, 5], backend)
+    plain, _ = read(clip, [3, 5], "pyav")
+    for frame, before in zip(frames, plain):
+        assert (frame.image == np.rot90(before.image, -degrees // 90)).all()
+    assert reader.size_hw == frames[0].image.shape[:2]
+
+
+def test_a_clip_cut_short_gives_its_first_frames_and_a_problem(tmp_path):
+    # Noise, so that the data is large against the header; the header is moved to the front to survive the cut.
+    rng = np.random.default_rng(0)
+    path = tmp_path / "whole.mp4"
+    write_video(path, (rng.integers(0, 255, (HEIGHT, WIDTH, 3), np.uint8) for _ in range(60)), 25)
+    whole, _ = read(path, range(60))
+    faststart = tmp_path / "faststart.mp4"
+    faststart.write_bytes(moov_first(path.read_bytes()))
+    again, reader = read(faststart, range(60))
+    assert reader.problem is None and all((a.image == b.image).all() for a, b in zip(again, whole))
+    cut = tmp_path / "cut.mp4"
+    cut.write_bytes(faststart.read_bytes()[: len(path.read_bytes()) * 6 // 10])
+    with open_video(cut) as reader:
+        frames = list(reader.read(range(reader.num_frames)))
+        assert 10 < len(frames) < 50 and reader.problem
+    # The last packet may be half there; all before it is untouched.
+    assert all((a.image == b.image).all() for a, b in zip(frames[:10], whole))
+
+
+def moov_first(data):
+    """An MP4 with its header before the data, by moving the box and every chunk offset in it."""
+    boxes, position = [], 0
+    while position < len(data):
+        size = struct.unpack(">I", data[position : position + 4])[0]
+        boxes.append((data[position + 4 : position + 8], data[position : position + size]))
+        position += size
+    moov = bytearray(next(box for name, box in boxes if name == b"moov"))
+    at = moov.index(b"stco") + 8
+    for number in range(struct.unpack(">I", moov[at : at + 4])[0]):
+        entry = at + 4 + 4 * number
+        moov[entry : entry + 4] = struct.pack(">I", struct.unpack(">I", moov[entry : entry + 4])[0] + len(moov))
+    assert boxes[-1][0] == b"moov"
+    return boxes[0][1] + bytes(moov) + b"".join(box for name, box in boxes[1:] if name != b"moov")
+
+
+@pytest.mark.parametrize("content", [b"", b"this is text, not a video\n" * 50, bytes(4096)])
+def test_a_file_that_is_no_video_is_refused_by_name(tmp_path, content):
+    path = tmp_path / "broken.mp4"
+    path.write_bytes(content)
+    for backend in ("auto", "decord", "pyav"):
+        with pytest.raises(ValueError, match="broken.mp4"):
+            open_video(path, backend)
+
+
+def test_a_file_too_long_for_decords_memory_is_left_to_pyav(clip, monkeypatch):
+    monkeypatch.setattr(readers, "_DECORD_BYTES", 40 * HEIGHT * WIDTH * 3 - 1)
+    assert read(clip, [0])[1].backend == "pyav"
+    monkeypatch.setattr(readers, "_DECORD_BYTES", 40 * HEIGHT * WIDTH * 3)
+    assert read(clip, [0])[1].backend == "decord"
+
+
+def test_pyav_goes_on_where_decord_stops(clip, monkeypatch):
+    class Stopping(readers.DecordReader):
+        def _read(self, wanted):
+            yield from super()._read(wanted[:2])
+
+    monkeypatch.setattr(readers, "DecordReader", Stopping)
+    frames, reader = read(clip, [3, 9, 20, 21])
+    assert reader.backend == "decord+pyav" and reader.problem is None
+    plain, _ = read(clip, [3, 9, 20, 21], "pyav")
+    assert [f.index for f in frames] == [3, 9, 20, 21]
+    assert all((a.image == b.image).all() for a, b in zip(frames, plain))
+
+
+def test_wrong_calls_are_refused(clip, tmp_path):
+    with pytest.raises(FileNotFoundError, match="absent"):
+        open_video(tmp_path / "absent.mp4")
+    with pytest.raises(ValueError, match="backend"):
+        open_video(clip, "ffmpeg")
+    with pytest.raises(ValueError, match="no .jpg"):
+        open_video(tmp_path)
+    with open_video(clip) as reader:
+        with pytest.raises(ValueError, match="rise"):
+            reader.read([3, 3])
+        with pytest.raises(ValueError, match=r"\[0, 40\)"):
+            reader.read([39, 40])
+
+
+@pytest.mark.parametrize(
+    "name, backend, num_frames, size_hw",
+    [
+        ("bgs_demo.avi", "pyav", 51, (48, 48)),  # raw video of which decord makes frames of a wrong size
+        ("opencv_tree.avi", "decord", 68, (240, 320)),  # header claims 444
+        ("torchcodec_nasa_13013.mp4", "decord", 390, (270, 480)),  # two video streams: the better one
+        ("cotracker_pillow.mp4", "pyav", 147, (480, 368)),  # decord counts 149 and repeats frames at the end
+        ("mmaction2_test.avi", "pyav", 164, (240, 320)),  # B-frames in AVI: decord's time stamps are senseless
+        ("cotracker_cat.mp4", "decord", 87, (480, 368)),
+    ],
+)
+def test_odd_real_clips_are_read_to_their_last_frame(shared_dir, name, backend, num_frames, size_hw):
+    path = shared_dir / "data" / "videos" / name
+    with open_video(path) as reader:
+        wanted = [*range(0, reader.num_frames - 1, 10), reader.num_frames - 1]
+        frames = list(reader.read(wanted))
+        assert [frame.index for frame in frames] == wanted
+        assert (reader.backend, reader.num_frames, reader.size_hw) == (backend, num_frames, size_hw)
+        assert frames[0].image.shape == (*size_hw, 3)
+    with open_video(path, "pyav") as second:
+        assert all((a.image == b.image).all() for a, b in zip(frames, second.read(wanted)))
