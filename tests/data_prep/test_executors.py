@@ -1,0 +1,85 @@
+"""Workers that crash, hang or fail cost their own task only."""
+
+import importlib
+import sys
+import time
+
+import pytest
+
+from data_prep.executors import LocalExecutor
+
+WORK = '''
+import os, signal, sys, time
+def work(task, progress):
+    kind, value = task
+    if kind == "crash": os.kill(os.getpid(), value)
+    if kind == "exit": os._exit(value)
+    if kind == "sleep": time.sleep(value)
+    if kind == "raise": raise ValueError(value)
+    if kind == "beat":
+        for _ in range(value):
+            time.sleep(0.3)
+            progress(1)
+    if kind == "pid": return os.getpid()
+    return value
+def fail(): sys.exit(7)
+'''
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("work")
+    (folder / "executor_test_work.py").write_text(WORK)
+    sys.path.insert(0, str(folder))  # workers take over the path
+    yield importlib.import_module("executor_test_work")
+    sys.path.remove(str(folder))
+
+
+def run(executor, tasks):
+    for task in tasks:
+        executor.submit(task)
+    return dict(executor.outcomes())
+
+
+def test_every_task_gets_its_outcome_and_a_crash_costs_only_its_own(work):
+    tasks = [("value", i) for i in range(8)] + [("crash", 11), ("exit", 3), ("raise", "no such thing")]
+    with LocalExecutor(work.work, num_workers=2) as executor:
+        outcomes = run(executor, tasks[5:] + tasks[:5])
+    assert set(outcomes) == set(tasks)
+    assert all(outcomes["value", i].status == "done" and outcomes["value", i].value == i for i in range(8))
+    assert outcomes["crash", 11].status == "died" and "SIGSEGV" in outcomes["crash", 11].detail
+    assert outcomes["exit", 3].status == "died" and "status 3" in outcomes["exit", 3].detail
+    raised = outcomes["raise", "no such thing"]
+    assert raised.status == "error" and "ValueError: no such thing" in raised.detail
+
+
+def test_a_silent_worker_is_killed_and_one_that_reports_progress_is_not(work):
+    heard = []
+    start = time.monotonic()
+    with LocalExecutor(work.work, num_workers=2, stall_s=1.2, on_progress=heard.append) as executor:
+        outcomes = run(executor, [("sleep", 60), ("beat", 6), ("value", 1)])
+    assert outcomes["sleep", 60].status == "stalled" and time.monotonic() - start < 30
+    assert outcomes["beat", 6].status == "done" and heard == [1] * 6 and outcomes["value", 1].value == 1
+
+
+def test_workers_are_recycled_and_tasks_may_be_added_while_running(work):
+    with LocalExecutor(work.work, num_workers=1, tasks_per_worker=2) as executor:
+        executor.submit(("pid", 0))
+        pids = []
+        for task, outcome in executor.outcomes():
+            pids.append(outcome.value)
+            if task[1] < 3:
+                executor.submit(("pid", task[1] + 1))
+    assert pids[0] == pids[1] != pids[2] == pids[3]
+
+
+def test_workers_that_cannot_start_end_the_run(work):
+    with LocalExecutor(work.work, num_workers=1, initialize=work.fail) as executor:
+        with pytest.raises(RuntimeError, match=r"cannot start .*status 7"):
+            run(executor, [("value", 1)])
+
+
+def test_wrong_numbers_are_refused(work):
+    for arguments in ({"num_workers": 0}, {"tasks_per_worker": 0}, {"stall_s": 0}):
+        with pytest.raises(ValueError, match=next(iter(arguments))):
+            LocalExecutor(work.work, **arguments)
