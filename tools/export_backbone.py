@@ -1,7 +1,7 @@
 """Write the pretrained image encoder of a checkpoint for another library.
 
 Example:
-    python tools/export_backbone.py work_dirs/quickstart/iter_600.pth resnet18_backbone.pth --format torchvision
+    python tools/export_backbone.py work_dirs/quickstart/iter_300.pth resnet18_backbone.pth --format torchvision
 
 The checkpoint may be ours or the authors'. The file is loaded back in its library before it gets its name; a torch file
 has its metadata (encoder, normalisation, steps) beside it as OUT.json, a safetensors file inside.
@@ -9,13 +9,18 @@ has its metadata (encoder, normalisation, steps) beside it as OUT.json, a safete
 
 import argparse
 import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the checkout's own packages, installed or not
 
 from cmp.export import FORMATS, export_backbone
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command; 0 where the file is in place, 1 where it cannot be made."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
     parser.add_argument("checkpoint", metavar="CHECKPOINT", help="our checkpoint or the authors'")
     parser.add_argument("out", metavar="OUT", help="file to write; .safetensors gives a safetensors file")
     parser.add_argument("--format", choices=FORMATS, default="torchvision", help="its reader (default: %(default)s)")

@@ -17,6 +17,8 @@ import av
 import cv2
 import numpy as np
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # the checkout's own packages, installed or not
+
 from cmp.flow import CODECS, decode_flow, encode_flow
 
 NEAREST_FRAMES, FARTHEST_FRAMES = 3, 10

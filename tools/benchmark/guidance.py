@@ -8,12 +8,16 @@ look at (every second one at 480x854). Prints the median milliseconds of each st
 """
 
 import argparse
+import sys
 import time
+from pathlib import Path
 
 import cv2
 import numpy as np
 from scipy.ndimage import distance_transform_edt, maximum_filter
 from scipy.signal import convolve2d
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # the checkout's own packages, installed or not
 
 from cmp.guidance import local_maxima, motion_edges, sample_guidance, thin_points, watershed_map
 
