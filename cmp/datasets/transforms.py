@@ -1,0 +1,138 @@
+"""What happens to a pair before guides are chosen on it: resize, crop, and the augmentations of the recipes.
+
+A transform is called with a `FlowPair` and a random generator and gives a new pair; image and flow move together.
+"""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+from PIL import Image
+
+from cmp.flow import flip_flow, resize_flow, scale_flow
+
+
+class FlowPair(NamedTuple):
+    """One frame and where its pixels go.
+
+    image: (H, W, 3) uint8 RGB. flow: (H, W, 2) float32, px; 0 where it is not valid. valid: (H, W) bool, True where the
+    flow is known: not in padding, nor where the source does not know it.
+    """
+
+    image: np.ndarray
+    flow: np.ndarray
+    valid: np.ndarray
+
+
+@dataclass(frozen=True)
+class Resize:
+    """Bring the short side to short_side_px; the long side follows, rounded down as the authors do.
+
+    The image is resized bicubically (with antialiasing when it shrinks), the flow bilinearly, u and v each by its own
+    ratio. A pixel stays valid where every pixel it was made from is.
+    """
+
+    short_side_px: int
+
+    def __post_init__(self) -> None:
+        if self.short_side_px < 1:
+            raise ValueError(f"short_side_px must be at least 1, got {self.short_side_px}")
+
+    def __call__(self, pair: FlowPair, rng: np.random.Generator) -> FlowPair:
+        height, width = pair.flow.shape[:2]
+        short, long = min(height, width), max(height, width)
+        if short == self.short_side_px:
+            return pair
+        long_px = long * self.short_side_px // short
+        size_hw = (self.short_side_px, long_px) if height <= width else (long_px, self.short_side_px)
+        image = np.asarray(Image.fromarray(pair.image).resize(size_hw[::-1], Image.Resampling.BICUBIC))
+        if pair.valid.all():
+            valid = np.ones(size_hw, bool)
+        else:
+            known = cv2.resize(pair.valid.astype(np.float32), size_hw[::-1], interpolation=cv2.INTER_LINEAR)
+            valid = known > 1 - 1e-6
+        return FlowPair(image, resize_flow(pair.flow, size_hw) * valid[..., None], valid)
+
+
+@dataclass(frozen=True)
+class Crop:
+    """Cut out size_px x size_px: anywhere (random) or in the middle. A smaller picture is padded with black all around.
+
+    Padding is not valid, whether or not a loss looks at that. Unlike the authors', a random crop reaches every offset.
+    """
+
+    size_px: int
+    random: bool
+
+    def __post_init__(self) -> None:
+        if self.size_px < 1:
+            raise ValueError(f"size_px must be at least 1, got {self.size_px}")
+
+    def __call__(self, pair: FlowPair, rng: np.random.Generator) -> FlowPair:
+        spare = [side - self.size_px for side in pair.flow.shape[:2]]
+        missing = [max(0, -s) for s in spare]
+        if any(missing):
+            around = [(m // 2, m - m // 2) for m in missing]
+            pair = FlowPair(
+                np.pad(pair.image, (*around, (0, 0))), np.pad(pair.flow, (*around, (0, 0))), np.pad(pair.valid, around)
+            )
+        y, x = (int(rng.integers(0, max(0, s) + 1)) if self.random else max(0, s) // 2 for s in spare)
+        window = slice(y, y + self.size_px), slice(x, x + self.size_px)
+        return FlowPair(*(part[window] for part in pair))
+
+
+@dataclass(frozen=True)
+class Flip:
+    """Mirror left and right with this probability; u changes its sign. Off in every published recipe."""
+
+    probability: float = 0.5
+
+    def __call__(self, pair: FlowPair, rng: np.random.Generator) -> FlowPair:
+        if rng.random() >= self.probability:
+            return pair
+        return FlowPair(pair.image[:, ::-1], flip_flow(pair.flow, "horizontal"), pair.valid[:, ::-1])
+
+
+@dataclass(frozen=True)
+class ReverseFlow:
+    """Turn every vector around with this probability, as if the clip ran backwards. Off in every published recipe."""
+
+    probability: float = 0.5
+
+    def __call__(self, pair: FlowPair, rng: np.random.Generator) -> FlowPair:
+        return pair._replace(flow=-pair.flow) if rng.random() < self.probability else pair
+
+
+@dataclass(frozen=True)
+class ScaleFlow:
+    """Multiply all vectors by one factor between low and high, log-uniform: faster or slower motion of the same image.
+
+    Off in every published recipe; the authors offer 0.5 to 2.
+    """
+
+    low: float = 0.5
+    high: float = 2.0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.low <= self.high:
+            raise ValueError(f"low and high must satisfy 0 < low <= high, got {self.low} and {self.high}")
+
+    def __call__(self, pair: FlowPair, rng: np.random.Generator) -> FlowPair:
+        factor = float(np.exp(rng.uniform(np.log(self.low), np.log(self.high))))
+        return pair._replace(flow=scale_flow(pair.flow, factor))
+
+
+@dataclass(frozen=True)
+class TurnFlow:
+    """Turn all vectors by one angle within +-max_degrees; the image stays. Off in every published recipe.
+
+    Done with a 2x2 matrix (the authors' arctangent loses the quadrant).
+    """
+
+    max_degrees: float = 180.0
+
+    def __call__(self, pair: FlowPair, rng: np.random.Generator) -> FlowPair:
+        angle = np.deg2rad(rng.uniform(-self.max_degrees, self.max_degrees))
+        matrix = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]], np.float32)
+        return pair._replace(flow=pair.flow @ matrix.T)

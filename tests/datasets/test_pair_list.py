@@ -1,0 +1,94 @@
+import pickle
+
+import cv2
+import numpy as np
+import pytest
+
+from cmp.datasets import PairList
+from cmp.flow import write_flow
+
+HEIGHT, WIDTH = 12, 17
+
+
+def frame(seed=0):
+    return np.random.default_rng(seed).integers(0, 256, (HEIGHT, WIDTH, 3), np.uint8)
+
+
+def flow(seed=0):
+    return np.random.default_rng(seed).uniform(-20, 20, (HEIGHT, WIDTH, 2)).astype(np.float32)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Two videos, one with a .flo and one with the authors' two JPEGs; the second frames do not exist."""
+    for video in ("a", "b"):
+        (tmp_path / "frames" / video).mkdir(parents=True)
+        cv2.imwrite(str(tmp_path / "frames" / video / "0.png"), frame()[..., ::-1])
+    write_flow(tmp_path / "a.flo", flow())
+    write_flow((tmp_path / "b_x.jpg", tmp_path / "b_y.jpg"), np.full_like(flow(), 10))
+    lines = ["frames/a/0.png frames/a/1.png a.flo", "", "frames/b/0.png frames/b/1.png b_x.jpg b_y.jpg"]
+    (tmp_path / "list.txt").write_text("\n".join(lines) + "\n")
+    return tmp_path
+
+
+def test_both_forms_of_a_line_are_read(folder):
+    pairs = PairList(folder / "list.txt")
+    assert len(pairs) == 2
+    image, read, valid = pairs.read_pair(0)
+    np.testing.assert_array_equal(image, frame())
+    np.testing.assert_array_equal(read, flow())
+    assert valid.shape == (HEIGHT, WIDTH) and valid.dtype == bool and valid.all()
+    image, read, valid = pairs.read_pair(1)
+    assert np.abs(read - 10).max() < 1 and read.shape == (HEIGHT, WIDTH, 2) and read.dtype == np.float32
+
+
+def test_unknown_pixels_of_a_kitti_flow_are_not_valid(folder):
+    known = np.random.default_rng(0).random((HEIGHT, WIDTH)) < 0.5
+    write_flow(folder / "k.png", flow(), valid=known)
+    (folder / "k.txt").write_text("frames/a/0.png frames/a/1.png k.png\n")
+    np.testing.assert_array_equal(PairList(folder / "k.txt").read_pair(0)[2], known)
+
+
+def test_the_video_of_a_pair_is_the_folder_of_its_first_frame(folder):
+    assert list(PairList(folder / "list.txt").pair_videos) == [str(folder / "frames" / v) for v in "ab"]
+
+
+def test_paths_start_at_the_root_that_is_given(folder, tmp_path_factory):
+    elsewhere = tmp_path_factory.mktemp("elsewhere") / "list.txt"
+    elsewhere.write_bytes((folder / "list.txt").read_bytes())
+    np.testing.assert_array_equal(PairList(elsewhere, root=folder).read_pair(0)[1], flow())
+    with pytest.raises(FileNotFoundError, match="0.png"):
+        PairList(elsewhere).read_pair(0)
+
+
+def test_a_list_survives_pickling_for_workers(folder):
+    pairs = pickle.loads(pickle.dumps(PairList(folder / "list.txt")))
+    np.testing.assert_array_equal(pairs.read_pair(0)[1], flow())
+
+
+@pytest.mark.parametrize("line", ("a.png b.png", "a.png b.png x.jpg y.jpg z.jpg"))
+def test_a_line_of_neither_form_is_named_with_its_file(folder, line):
+    (folder / "bad.txt").write_text(f"frames/a/0.png frames/a/1.png a.flo\n\n{line}\n")
+    with pytest.raises(ValueError, match=rf"bad\.txt:3: want .* got {len(line.split())} entries"):
+        PairList(folder / "bad.txt")
+
+
+def test_a_missing_or_empty_list_is_named(folder):
+    with pytest.raises(FileNotFoundError, match=r"none\.txt"):
+        PairList(folder / "none.txt")
+    (folder / "empty.txt").write_text("\n \n")
+    with pytest.raises(ValueError, match=r"empty\.txt lists no pairs"):
+        PairList(folder / "empty.txt")
+
+
+def test_missing_broken_and_unfitting_files_are_named(folder):
+    (folder / "broken.png").write_bytes(b"no picture")
+    cv2.imwrite(str(folder / "small.png"), frame()[:-1])
+    (folder / "cut.flo").write_bytes((folder / "a.flo").read_bytes()[:-5])
+    lines = ("none.png x a.flo", "broken.png x a.flo", "small.png x a.flo", "frames/a/0.png x cut.flo")
+    (folder / "bad.txt").write_text("\n".join([*lines, "frames/a/0.png x none.flo"]))
+    pairs = PairList(folder / "bad.txt")
+    names = ("none.png", "broken.png", "small.png is 17x11", "cut.flo", "none.flo")
+    for i, name in enumerate(names):
+        with pytest.raises(FileNotFoundError if name.startswith("none") else ValueError, match=name):
+            pairs.read_pair(i)

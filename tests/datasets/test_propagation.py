@@ -1,0 +1,161 @@
+import numpy as np
+import pytest
+import torch
+from torch.utils.data import DataLoader
+
+from cmp.datasets import Crop, Flip, PropagationDataset, Resize
+
+HEIGHT, WIDTH = 40, 57
+GUIDES = dict(grid_stride_px=16, nms_kernel=5)
+
+
+class Drawn:
+    """Pairs drawn from their index: a rectangle moves over noise, and the flow of some pixels is unknown (NaN)."""
+
+    def __init__(self, count=12, num_videos=6, unknown=False):
+        self.pair_videos = [f"video{i * num_videos // count}" for i in range(count)]
+        self.unknown = unknown
+
+    def __len__(self):
+        return len(self.pair_videos)
+
+    def read_pair(self, index):
+        rng = np.random.default_rng(index)
+        image = rng.integers(0, 256, (HEIGHT, WIDTH, 3), np.uint8)
+        flow = np.zeros((HEIGHT, WIDTH, 2), np.float32)
+        flow[10:30, 12:40] = 1 + index, -3.5
+        valid = np.ones((HEIGHT, WIDTH), bool)
+        if self.unknown:
+            valid[:, : WIDTH // 2] = False
+            flow[~valid] = np.nan
+        return image, flow, valid
+
+
+def crops(source=None, **arguments):
+    transforms = [Resize(36), Crop(32, random=True), Flip(0.5)]
+    return PropagationDataset(source or Drawn(), transforms, **{**GUIDES, **arguments})
+
+
+def assert_same(first, second):
+    assert first.keys() == second.keys()
+    for name, value in first.items():
+        assert torch.equal(value, second[name]) if isinstance(value, torch.Tensor) else value == second[name], name
+
+
+def test_a_sample_is_what_its_docstring_says():
+    source = Drawn()
+    sample = PropagationDataset(source, [], **GUIDES)[3]
+    image, flow, _ = source.read_pair(3)
+    described = {
+        "image": ((3, HEIGHT, WIDTH), torch.uint8),
+        "flow": ((2, HEIGHT, WIDTH), torch.float32),
+        "valid": ((1, HEIGHT, WIDTH), torch.bool),
+        "guidance": ((2, HEIGHT, WIDTH), torch.float32),
+        "mask": ((1, HEIGHT, WIDTH), torch.float32),
+    }
+    assert {k: (tuple(v.shape), v.dtype) for k, v in sample.items() if isinstance(v, torch.Tensor)} == described
+    assert sample["index"] == 3 and sample["video"] == "video1" and set(sample) == {*described, "index", "video"}
+    np.testing.assert_array_equal(sample["image"].permute(1, 2, 0), image)
+    np.testing.assert_array_equal(sample["flow"].permute(1, 2, 0), flow)
+    assert sample["valid"].all()
+
+
+def test_guidance_is_the_flow_at_the_mask_and_zero_elsewhere():
+    for sample in (crops()[index, 5] for index in range(12)):
+        assert set(sample["mask"].unique().tolist()) == {0.0, 1.0}
+        assert torch.equal(sample["guidance"], sample["flow"] * sample["mask"])
+        assert 4 <= sample["mask"].sum() < 60  # the grid's 2 x 2, and what the rectangle proposes
+        assert sample["guidance"].any()
+
+
+def test_guides_are_cut_at_the_most_that_is_allowed():
+    assert crops(max_points=3)[0]["mask"].sum() <= 3
+
+
+def test_where_flow_is_unknown_it_is_zero_not_valid_and_no_guide():
+    for index in range(6):
+        sample = PropagationDataset(Drawn(unknown=True), [], **GUIDES)[index]
+        assert not sample["valid"][..., : WIDTH // 2].any() and sample["valid"][..., WIDTH // 2 :].all()
+        assert (sample["flow"][..., : WIDTH // 2] == 0).all() and sample["flow"].any()
+        assert not (sample["mask"].bool() & ~sample["valid"]).any() and sample["mask"].any()
+
+
+def test_padding_gets_no_guide():
+    sample = PropagationDataset(Drawn(), [Crop(64, random=False)], **GUIDES)[0]
+    assert (~sample["valid"]).sum() == 64 * 64 - HEIGHT * WIDTH
+    assert not (sample["mask"].bool() & ~sample["valid"]).any()
+
+
+def test_a_sample_follows_from_seed_epoch_and_index_alone():
+    dataset = crops(seed=4)
+    sample = dataset[7, 2]
+    for index in (3, 0):
+        dataset[index, 1]
+    torch.manual_seed(1)
+    assert_same(sample, dataset[7, 2])
+    assert_same(sample, crops(seed=4)[7, 2])
+    assert_same(dataset[7], dataset[7, 0])
+
+
+def test_another_epoch_or_seed_gives_another_crop():
+    assert not torch.equal(crops()[7, 0]["image"], crops()[7, 1]["image"])
+    assert not torch.equal(crops()[7, 0]["image"], crops(seed=1)[7, 0]["image"])
+
+
+def test_pairs_of_one_epoch_are_not_cropped_alike():
+    class Same(Drawn):
+        def read_pair(self, index):
+            return super().read_pair(0)
+
+    images = [crops(Same())[index]["image"] for index in range(12)]
+    assert sum(torch.equal(images[0], image) for image in images) < 4
+
+
+def test_the_number_of_workers_does_not_change_a_sample():
+    order = [(index, epoch) for epoch in (0, 1) for index in (4, 0, 9, 11, 2)]
+    loaded = [
+        list(DataLoader(crops(), sampler=order, batch_size=2, num_workers=workers, collate_fn=lambda batch: batch))
+        for workers in (0, 2)
+    ]
+    batches = [[sample for batch in batches for sample in batch] for batches in loaded]
+    for item, alone, worked in zip(order, *batches, strict=True):
+        assert_same(alone, worked)
+        assert_same(alone, crops()[item])
+
+
+def test_parts_share_no_video_and_positions_are_the_sources():
+    parts = {part: crops(part=part, val_share=0.34) for part in ("train", "val", "all")}
+    assert len(parts["train"]) == 8 and len(parts["val"]) == 4 and len(parts["all"]) == 12
+    videos = {part: {dataset[i]["video"] for i in range(len(dataset))} for part, dataset in parts.items()}
+    assert videos["val"] == {"video4", "video5"} and videos["train"] == {f"video{i}" for i in range(4)}
+    assert parts["val"][1]["index"] == 9
+    # The same pair is the same sample in every part.
+    assert_same(parts["val"][1], parts["all"][9])
+
+
+def test_max_pairs_are_spread_evenly_over_the_part():
+    assert [crops(max_pairs=4)[i]["index"] for i in range(4)] == [0, 4, 7, 11]
+    assert len(crops(max_pairs=100)) == 12
+
+
+def test_source_and_transforms_may_be_dicts():
+    dataset = PropagationDataset(dict(type=Drawn, count=5), [dict(type=Crop, size_px=20, random=False)], **GUIDES)
+    assert len(dataset) == 5 and dataset[0]["image"].shape == (3, 20, 20)
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    (
+        (dict(part="test"), "'train', 'val' or 'all'"),
+        (dict(max_pairs=0), "max_pairs"),
+        (dict(part="val", val_share=1.5), "val_share"),
+    ),
+)
+def test_wrong_arguments_are_refused(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        crops(**arguments)
+
+
+def test_an_empty_part_is_refused():
+    with pytest.raises(ValueError, match="'val' of 2 pairs is empty"):
+        crops(Drawn(count=2, num_videos=1), part="val")

@@ -1,0 +1,47 @@
+import itertools
+
+import pytest
+
+from cmp.datasets import PairSampler, sampler
+
+
+def draws(count, *, size=7, rank=0, world_size=1, start=0, seed=0, monkeypatch):
+    monkeypatch.setattr(sampler, "get_dist_info", lambda: (rank, world_size))
+    pairs = PairSampler(range(size), seed=seed)
+    pairs.start = start
+    return list(itertools.islice(pairs, count))
+
+
+def test_every_pair_is_drawn_once_an_epoch_and_epochs_are_shuffled_apart(monkeypatch):
+    drawn = draws(5 * 7, monkeypatch=monkeypatch)
+    epochs = [drawn[i : i + 7] for i in range(0, 35, 7)]
+    for number, epoch in enumerate(epochs):
+        assert sorted(index for index, _ in epoch) == list(range(7))
+        assert {e for _, e in epoch} == {number}
+    assert len({tuple(index for index, _ in epoch) for epoch in epochs}) == 5
+
+
+@pytest.mark.parametrize("world_size", (2, 3))
+def test_processes_draw_different_pairs_and_together_all_of_them(world_size, monkeypatch):
+    alone = draws(42, monkeypatch=monkeypatch)
+    for rank in range(world_size):
+        dealt = draws(42 // world_size, rank=rank, world_size=world_size, monkeypatch=monkeypatch)
+        assert dealt == alone[rank::world_size]
+
+
+@pytest.mark.parametrize("world_size", (1, 2))
+@pytest.mark.parametrize("start", (3, 7, 20))
+def test_start_goes_on_exactly_where_a_run_stopped(start, world_size, monkeypatch):
+    rank = world_size - 1
+    whole = draws(start + 10, rank=rank, world_size=world_size, monkeypatch=monkeypatch)
+    assert draws(10, rank=rank, world_size=world_size, start=start, monkeypatch=monkeypatch) == whole[start:]
+
+
+def test_the_order_follows_from_the_seed(monkeypatch):
+    assert draws(7, seed=1, monkeypatch=monkeypatch) == draws(7, seed=1, monkeypatch=monkeypatch)
+    assert draws(7, seed=1, monkeypatch=monkeypatch) != draws(7, seed=2, monkeypatch=monkeypatch)
+
+
+def test_its_length_is_a_processes_share_of_an_epoch(monkeypatch):
+    monkeypatch.setattr(sampler, "get_dist_info", lambda: (0, 3))
+    assert len(PairSampler(range(7))) == 3

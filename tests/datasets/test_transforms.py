@@ -1,0 +1,196 @@
+import numpy as np
+import pytest
+
+from cmp.datasets import Crop, Flip, FlowPair, Resize, ReverseFlow, ScaleFlow, TurnFlow
+
+HEIGHT, WIDTH = 23, 38
+
+
+def rng(seed=0):
+    return np.random.default_rng(seed)
+
+
+def sliding_rectangle(u=5, v=-3):
+    """A rectangle of pixels all different slides over a still picture: the pair, and the second frame."""
+    colours = rng().permutation(HEIGHT * WIDTH).reshape(HEIGHT, WIDTH)
+    first = np.stack((colours // 256, colours % 256, np.zeros_like(colours)), axis=2).astype(np.uint8)
+    flow = np.zeros((HEIGHT, WIDTH, 2), np.float32)
+    flow[6:15, 4:21] = u, v
+    second = first.copy()
+    second[6 + v : 15 + v, 4 + u : 21 + u] = first[6:15, 4:21]
+    return FlowPair(first, flow, np.ones((HEIGHT, WIDTH), bool)), second
+
+
+def assert_flow_leads_to(pair, second):
+    """Every moving pixel of the first frame is found in the second where its flow says."""
+    moving_yx = np.argwhere((pair.flow != 0).any(axis=2))
+    assert len(moving_yx) == 9 * 17
+    for y, x in moving_yx:
+        u, v = pair.flow[y, x].astype(int)
+        np.testing.assert_array_equal(second[y + v, x + u], pair.image[y, x])
+
+
+def coordinates(height=HEIGHT, width=WIDTH):
+    """A pair whose image and flow both say where a pixel was: red and v its row, green and u its column."""
+    y, x = np.mgrid[:height, :width]
+    image = np.stack((y, x, np.full_like(x, 7)), axis=2).astype(np.uint8)
+    return FlowPair(image, np.stack((x, y), axis=2).astype(np.float32), np.ones((height, width), bool))
+
+
+def test_a_mirrored_pairs_flow_leads_to_the_mirrored_second_frame():
+    pair, second = sliding_rectangle()
+    assert_flow_leads_to(pair, second)
+    assert_flow_leads_to(Flip(probability=1.0)(pair, rng()), second[:, ::-1])
+
+
+def test_flipping_negates_u_alone_and_twice_gives_the_pair_back():
+    pair = coordinates()._replace(valid=np.arange(WIDTH) > np.zeros((HEIGHT, 1)))
+    flip = Flip(probability=1.0)
+    once = flip(pair, rng())
+    np.testing.assert_array_equal(once.flow[3, 0], (-(WIDTH - 1), 3))
+    assert not once.valid[:, -1].any() and once.valid[:, :-1].all()
+    for before, after in zip(pair, flip(once, rng())):
+        np.testing.assert_array_equal(before, after)
+
+
+def test_augmentations_happen_with_their_probability():
+    pair, _ = sliding_rectangle()
+    for transform in (Flip, ReverseFlow):
+        draws = rng()
+        happened = [transform(0.25)(pair, draws).flow[..., 0].min() < 0 for _ in range(400)]
+        assert 70 < sum(happened) < 130
+        assert not any(transform(0.0)(pair, draws).flow[..., 0].min() < 0 for _ in range(20))
+
+
+def test_reversed_flow_points_back_and_the_image_stays():
+    pair, _ = sliding_rectangle()
+    reversed_pair = ReverseFlow(1.0)(pair, rng())
+    np.testing.assert_array_equal(reversed_pair.flow, -pair.flow)
+    assert reversed_pair.image is pair.image
+
+
+@pytest.mark.parametrize("height, width, short_side_px, size_hw", ((37, 53, 20, (20, 28)), (53, 37, 30, (42, 30))))
+def test_resizing_scales_u_and_v_each_by_its_own_ratio(height, width, short_side_px, size_hw):
+    flow = np.broadcast_to(np.float32([3, 4]), (height, width, 2))
+    pair = FlowPair(np.full((height, width, 3), 9, np.uint8), flow, np.ones((height, width), bool))
+    resized = Resize(short_side_px)(pair, rng())
+    assert resized.image.shape == (*size_hw, 3) and resized.flow.shape == (*size_hw, 2)
+    assert resized.valid.shape == size_hw and resized.valid.all()
+    assert resized.image.dtype == np.uint8 and resized.flow.dtype == np.float32
+    expected = np.broadcast_to(np.float32([3 * size_hw[1] / width, 4 * size_hw[0] / height]), (*size_hw, 2))
+    np.testing.assert_allclose(resized.flow, expected, rtol=1e-6)
+    assert abs(size_hw[1] / width - size_hw[0] / height) > 2e-3  # one ratio for both would be noticed
+
+
+@pytest.mark.parametrize("short_side_px", (34, 51, 11))
+def test_image_and_flow_stay_on_each_other_when_resized(short_side_px):
+    pair, _ = sliding_rectangle(u=10)
+    moving = pair.flow[..., 0] > 0
+    pair = pair._replace(image=np.repeat(255 * moving[..., None], 3, axis=2).astype(np.uint8))
+    resized = Resize(short_side_px)(pair, rng())
+    half = 5 * resized.flow.shape[1] / WIDTH
+    differ = (resized.image[..., 0] > 127) != (resized.flow[..., 0] > half)
+    # Two filters agree where an edge is to within a pixel of it; a shift by one column would differ in 2 of its pixels.
+    edge_px = 2 * (9 + 17) * short_side_px / HEIGHT
+    assert differ.sum() < 0.2 * edge_px
+
+
+def test_a_resized_pixel_is_valid_only_where_all_it_was_made_from_is():
+    pair = coordinates()
+    valid = pair.valid.copy()
+    valid[10, 20] = False
+    resized = Resize(2 * HEIGHT)(pair._replace(valid=valid, flow=pair.flow * valid[..., None]), rng())
+    # At twice the size a pixel is mixed of 2x2; the hole of 1 pixel touches 4 x 4 of them.
+    assert (~resized.valid).sum() == 16 and not resized.valid[19:23, 39:43].any()
+    assert (resized.flow[~resized.valid] == 0).all()
+    # What is left is the ramp, as if there were no hole.
+    whole = Resize(2 * HEIGHT)(pair, rng())
+    np.testing.assert_allclose(resized.flow[resized.valid], whole.flow[resized.valid], rtol=1e-5)
+
+
+def test_a_picture_of_the_right_size_is_not_touched():
+    pair = coordinates()
+    assert Resize(HEIGHT)(pair, rng()) is pair
+
+
+def test_a_random_crop_reaches_every_offset_the_last_too_and_keeps_image_on_flow():
+    pair, draws, seen = coordinates(9, 12), rng(), set()
+    for _ in range(400):
+        crop = Crop(7, random=True)(pair, draws)
+        y, x = crop.image[0, 0, :2].tolist()
+        seen.add((y, x))
+        np.testing.assert_array_equal(crop.flow[..., 0], crop.image[..., 1])
+        np.testing.assert_array_equal(crop.flow[..., 1], crop.image[..., 0])
+        assert crop.image.shape == (7, 7, 3) and crop.valid.all()
+    assert seen == {(y, x) for y in range(3) for x in range(6)}
+
+
+def test_a_centre_crop_takes_the_middle():
+    crop = Crop(7, random=False)(coordinates(9, 12), rng())
+    assert crop.image[0, 0, :2].tolist() == [1, 2]
+
+
+@pytest.mark.parametrize("random", (False, True))
+def test_what_is_missing_is_padded_on_both_sides_and_is_not_valid(random):
+    crop = Crop(14, random=random)(coordinates(9, 20), rng(3))
+    assert crop.image.shape == (14, 14, 3) and crop.flow.shape == (14, 14, 2)
+    assert crop.valid[2:11].all() and not crop.valid[:2].any() and not crop.valid[11:].any()
+    assert (crop.image[~crop.valid] == 0).all() and (crop.flow[~crop.valid] == 0).all()
+    np.testing.assert_array_equal(crop.image[2:11, 0, 0], np.arange(9))
+    if not random:
+        assert crop.image[2, 0, 1] == 3
+
+
+def test_scaled_flow_is_the_flow_times_a_factor_of_the_range():
+    pair, _ = sliding_rectangle()
+    np.testing.assert_allclose(ScaleFlow(1.5, 1.5)(pair, rng()).flow, 1.5 * pair.flow, rtol=1e-6)
+    draws = rng()
+    factors = np.array([ScaleFlow(0.5, 2.0)(pair, draws).flow[7, 7, 0] / 5 for _ in range(300)])
+    assert 0.5 <= factors.min() < 0.55 and 1.8 < factors.max() <= 2.0
+    assert 120 < (factors < 1).sum() < 180  # as often slower as faster
+
+
+class Halfway:
+    """Stands for a generator: every uniform draw is the upper end of its range."""
+
+    def uniform(self, low, high):
+        return high
+
+
+@pytest.mark.parametrize("degrees, turned", ((90, (3, 5)), (180, (-5, 3)), (-90, (-3, -5))))
+def test_turned_flow_is_turned_by_a_matrix_through_all_quadrants(degrees, turned):
+    pair, _ = sliding_rectangle(u=5, v=-3)
+    result = TurnFlow(degrees)(pair, Halfway())
+    np.testing.assert_allclose(result.flow[7, 7], turned, atol=1e-5)
+    assert result.image is pair.image and result.flow.dtype == np.float32
+
+
+def test_turning_keeps_lengths_and_stays_within_the_angle():
+    pair, _ = sliding_rectangle()
+    draws = rng()
+    for _ in range(50):
+        turned = TurnFlow(30)(pair, draws).flow[7, 7].astype(float)
+        cosine = turned @ (5, -3) / 34
+        assert np.hypot(*turned) == pytest.approx(34**0.5, rel=1e-5) and cosine >= np.cos(np.deg2rad(30)) - 1e-6
+
+
+@pytest.mark.parametrize(
+    "transform",
+    (Resize(31), Crop(7, random=True), Crop(50, random=False), Flip(1.0), ReverseFlow(1.0), ScaleFlow(), TurnFlow()),
+)
+def test_the_pair_that_comes_in_is_not_written_to(transform):
+    pair, _ = sliding_rectangle()
+    for part in pair:
+        part.setflags(write=False)
+    before = [part.copy() for part in pair]
+    transform(pair, rng())
+    for part, copy in zip(pair, before):
+        np.testing.assert_array_equal(part, copy)
+
+
+@pytest.mark.parametrize(
+    "build", (lambda: Resize(0), lambda: Crop(0, random=True), lambda: ScaleFlow(0, 2), lambda: ScaleFlow(2, 1))
+)
+def test_arguments_out_of_range_are_refused(build):
+    with pytest.raises(ValueError, match="got"):
+        build()
