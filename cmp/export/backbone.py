@@ -159,7 +159,8 @@ def _metadata(name: str, meta: Mapping) -> dict[str, str]:
     config = meta.get("cfg") or (json.dumps(network, sort_keys=True) if "image_encoder" in network else None)
     known = "mean" in network and "std" in network
     encoder = network.get("image_encoder")
-    stride = encoder.get("output_stride") if isinstance(encoder, Mapping) else None
+    encoder = encoder if isinstance(encoder, Mapping) else {}
+    stride = encoder.get("output_stride", encoder.get("top_stride"))
     metadata = {
         "format": "pt",
         "encoder": name,
@@ -167,7 +168,7 @@ def _metadata(name: str, meta: Mapping) -> dict[str, str]:
         "mean": json.dumps(list(network["mean"])) if known else UNKNOWN,
         "std": json.dumps(list(network["std"])) if known else UNKNOWN,
         "pretrained_with": "conditional motion propagation",
-        "pretraining_output_stride": stride,
+        "pretraining_stride": stride,
         "steps": meta.get("iter"),
         "config_sha256": hashlib.sha256(config.encode()).hexdigest() if isinstance(config, str) else None,
         "written_by": f"cmp-motion {__version__}",

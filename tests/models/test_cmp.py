@@ -13,6 +13,7 @@ from cmp.models import (
     DiscreteLoss,
     MotionEncoder,
     PropagationDecoder,
+    PyramidResNet,
     RegressionLoss,
     ResNet,
     SkipPropagationDecoder,
@@ -49,6 +50,11 @@ NETWORKS = {
     "resnet18_skips": dict(decoder=SKIP),
     "resnet18_filled": dict(motion_encoder=dict(fill="nearest")),
     "resnet18_regression": dict(quantizer=dict(type=DirectFlow), loss=dict(type=RegressionLoss)),
+    "pyramid_filled_shortcut": dict(
+        image_encoder=dict(type=PyramidResNet, top_stride=4),
+        motion_encoder=dict(fill="nearest"),
+        decoder=dict(shortcut=True),
+    ),
     "quadratic_bins": dict(quantizer=dict(num_bins=41, spacing="quadratic")),
 }
 

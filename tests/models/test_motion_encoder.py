@@ -42,6 +42,35 @@ def test_filled_guidance_reaches_every_cell(fill):
     assert difference[1].shape == (1, 8, 12) and (difference[1] > 0).all()
 
 
+def test_filled_input_is_signed_roots_closeness_and_where_a_guide_is():
+    net = MotionEncoder(4, fill="nearest", flow_scale_px=4.0)
+    guidance, mask = torch.zeros(1, 2, 8, 12), torch.zeros(1, 1, 8, 12)
+    for y, x, u, v in ((1, 2, 16, -1), (6, 9, -4, 9)):
+        guidance[0, :, y, x], mask[0, 0, y, x] = torch.tensor([u, v]).float(), 1
+    given = []
+    handle = net.features.register_forward_pre_hook(lambda _, inputs: given.append(inputs[0]))
+    net(guidance, mask)
+    handle.remove()
+    expected = torch.empty(1, 4, 2, 3)
+    for row in range(2):
+        for column in range(3):
+            # Cells of 4 px are judged at their centres.
+            centre = torch.tensor([4 * row + 1.5, 4 * column + 1.5])
+            distances = [(centre - torch.tensor([y, x])).norm() for y, x in ((1.0, 2.0), (6.0, 9.0))]
+            u, v = ((2, -0.5), (-1, 1.5))[int(distances[1] < distances[0])]  # sign(u) * sqrt(|u| / 4)
+            occupied = float((row, column) in ((0, 0), (1, 2)))
+            expected[0, :, row, column] = torch.tensor([u, v, torch.exp(-min(distances) / 8), occupied])
+    torch.testing.assert_close(given[0], expected)
+
+
+def test_without_guides_the_filled_input_is_zero_everywhere():
+    net = MotionEncoder(4, fill="inverse_distance")
+    given = []
+    net.features.register_forward_pre_hook(lambda _, inputs: given.append(inputs[0]))
+    net(torch.zeros(2, 2, 8, 12), torch.zeros(2, 1, 8, 12))
+    assert given[0].shape == (2, 4, 2, 3) and (given[0] == 0).all()
+
+
 def test_a_filled_encoder_without_guides_is_finite():
     guidance, mask = torch.zeros(2, 2, 32, 64), torch.zeros(2, 1, 32, 64)
     assert MotionEncoder(8, fill="nearest")(guidance, mask).isfinite().all()

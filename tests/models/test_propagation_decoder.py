@@ -43,6 +43,26 @@ def test_the_plain_decoder_is_the_written_out_one():
     assert all(len(net) == 6 for net in decoder.propagation.nets.values())
 
 
+def test_a_shortcut_gives_the_encoded_guidance_to_the_last_convolution_too():
+    torch.manual_seed(0)
+    decoder = PropagationDecoder(CHANNELS, 3, num_logits=10, strides=(1, 2), width=16, shortcut=True).eval()
+    image, motion = features()
+    with torch.no_grad():
+        x = torch.cat((propagated(decoder, image, motion, (1, 2)), motion), dim=1)
+        expected = F.conv2d(x, decoder.head.weight, decoder.head.bias)
+        torch.testing.assert_close(decoder(image, motion), expected)
+        # With the nets' share of the head gone the guidance still arrives, cell by cell.
+        decoder.head.weight[:, :32] = 0
+        expected = F.conv2d(motion, decoder.head.weight[:, 32:], decoder.head.bias)
+        torch.testing.assert_close(decoder(image, motion), expected)
+    assert x.shape[1] == 2 * 16 + 3 and expected.any()
+
+
+def test_without_a_shortcut_the_layers_are_the_published_ones():
+    shapes = {k: v.shape for k, v in PropagationDecoder(CHANNELS, 3, num_logits=10).state_dict().items()}
+    assert shapes["head.weight"] == (10, 3 * 128, 1, 1)
+
+
 def test_the_skip_decoder_is_the_written_out_one():
     torch.manual_seed(0)
     decoder = SkipPropagationDecoder(CHANNELS, 3, num_logits=10).eval()

@@ -1,0 +1,120 @@
+"""How far predicted flow is from the target, over a whole validation set, beside what needs no network at all.
+
+Legend: B batch, H W image pixels.
+"""
+
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+import torch
+from mmengine.evaluator import BaseMetric
+
+from cmp.guidance import interpolate_inverse_distance, interpolate_nearest
+
+
+class FlowMetric(BaseMetric):
+    """Mean endpoint error (EPE, px) over all valid pixels of all images.
+
+    For the network's prediction: `epe`, `epe_moving` (pixels whose target moves by more than moving_px) and
+    `epe_within_A_B_px` by distance to the nearest guide. For each control that the loop predicted, and for each answer
+    that takes no network (zero flow, the nearest guide, inverse-distance interpolation from the same guides):
+    `epe_NAME`. A control that could not be made for an image is averaged over the others.
+
+    Args:
+        moving_px: target motion above which a pixel counts as moving.
+        distances_px: rising bounds of the distance ranges.
+        interpolate: also judge the two interpolations.
+    """
+
+    default_prefix = ""  # none, and no warning about it
+
+    def __init__(
+        self, moving_px: float = 1.0, distances_px: Sequence[float] = (8, 16, 32, 64), interpolate: bool = True
+    ) -> None:
+        super().__init__(collect_device="gpu")  # by messages, on CPUs too; "cpu" needs a folder that all machines share
+        self.moving_px, self.interpolate = moving_px, interpolate
+        bounds = [0, *distances_px, np.inf]
+        self.ranges = {f"epe_within_{a}_{b}_px": (a, b) for a, b in zip(bounds[:-1], bounds[1:])}
+
+    def process(self, data_batch: dict, data_samples: Sequence[dict]) -> None:
+        """Sum up the errors of one batch; data_samples has a dict a picture: `flow` and the controls' `flow_NAME`."""
+        for i, predicted in enumerate(data_samples):
+            target = data_batch["flow"][i].float().cpu().numpy()  # (2, H, W)
+            valid = data_batch["valid"][i, 0].bool().cpu().numpy()
+            mask = data_batch["mask"][i, 0].cpu().numpy() > 0
+            sums = {"loss": (float(predicted["loss"]), 1)}
+            error = _endpoint_error(predicted["flow"].float().cpu().numpy(), target)
+            sums["epe"] = _sum(error, valid)
+            sums["epe_moving"] = _sum(error, valid & (np.hypot(*target) > self.moving_px))
+            distance = _distance_to_guides(mask)
+            for name, (near, far) in self.ranges.items():
+                sums[name] = _sum(error, valid & (distance >= near) & (distance < far))
+            for name, flow in predicted.items():
+                if name.startswith("flow_") and flow is not None:
+                    error = _endpoint_error(flow.float().cpu().numpy(), target)
+                    sums[f"epe_{name.removeprefix('flow_')}"] = _sum(error, valid)
+            sums["epe_zero_flow"] = _sum(np.hypot(*target), valid)
+            if self.interpolate:
+                points_yx = np.argwhere(mask)
+                vectors_xy = target[:, points_yx[:, 0], points_yx[:, 1]].T
+                for name, method in (
+                    ("epe_nearest_guide", interpolate_nearest),
+                    ("epe_inverse_distance", interpolate_inverse_distance),
+                ):
+                    guess = method(points_yx, vectors_xy, mask.shape).transpose(2, 0, 1)
+                    sums[name] = _sum(_endpoint_error(guess, target), valid)
+            self.results.append(sums)
+
+    def compute_metrics(self, results: list[dict]) -> dict[str, float]:
+        """Means over the whole set; NaN where nothing was counted."""
+        names = list(dict.fromkeys(name for sums in results for name in sums))
+        totals = {name: np.sum([sums[name] for sums in results if name in sums], axis=0) for name in names}
+        return {name: float(total / count) if count else float("nan") for name, (total, count) in totals.items()}
+
+
+def _endpoint_error(flow: np.ndarray, target: np.ndarray) -> np.ndarray:
+    return np.hypot(*(flow - target))
+
+
+def _sum(error: np.ndarray, where: np.ndarray) -> tuple[float, int]:
+    return float(error[where].sum(dtype=np.float64)), int(where.sum())
+
+
+def _distance_to_guides(mask: np.ndarray) -> np.ndarray:
+    if not mask.any():
+        return np.full(mask.shape, np.inf)
+    return cv2.distanceTransform((~mask).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+
+
+def controls_table(metrics: dict[str, float]) -> str:
+    """The rows that say whether image and guides matter, as text: what was predicted with, and its EPE in px."""
+    rows = {
+        "epe": "the network",
+        "epe_no_guidance": "guidance dropped",
+        "epe_shuffled_image": "image of another video",
+        "epe_zero_flow": "zero flow",
+        "epe_nearest_guide": "nearest guide",
+        "epe_inverse_distance": "inverse-distance interpolation",
+    }
+    lines = [f"{'predicted from':32}{'EPE, px':>8}{'/ network':>11}"]
+    for name, label in rows.items():
+        if name in metrics:
+            value = metrics[name]
+            shown = f"{value:8.3f}{value / metrics['epe']:11.2f}" if np.isfinite(value) else f"{'-':>8}{'-':>11}"
+            lines.append(f"{label:32}{shown}")
+    return "\n".join(lines)
+
+
+def other_video(videos: Sequence[str]) -> torch.Tensor:
+    """For each picture of a batch the position of one from another video, -1 where the batch holds none.
+
+    Args:
+        videos: (B,) names.
+
+    Returns:
+        (B,) int64; the next such picture in the batch, so that different pictures get different ones.
+    """
+    size = len(videos)
+    found = [next((k % size for k in range(i + 1, i + size) if videos[k % size] != videos[i]), -1) for i in range(size)]
+    return torch.tensor(found)

@@ -1,0 +1,60 @@
+import pytest
+
+from cmp.engine.config import read_config
+
+CONFIG = """
+from torch.optim import SGD
+
+model = dict(width=3, strides=(1, 2))
+loader = dict(batch_size=4, dataset=dict(paths=["a", "b"], steps=[dict(type=SGD, lr=0.1), dict(lr=0.2)]))
+"""
+
+
+@pytest.fixture
+def config_file(tmp_path):
+    path = tmp_path / "config.py"
+    path.write_text(CONFIG)
+    return path
+
+
+def test_values_are_changed_wherever_they_lie(config_file):
+    options = {
+        "model.width": 5,
+        "loader.batch_size": 8,
+        "loader.dataset.steps.1.lr": 0.3,
+        "loader.dataset.paths.0": "c",
+        "model.strides": (1, 4),
+    }
+    config = read_config(config_file, options)
+    assert config.model == dict(width=5, strides=(1, 4)) and config.loader.batch_size == 8
+    assert [step.lr for step in config.loader.dataset.steps] == [0.1, 0.3]
+    assert config.loader.dataset.paths == ["c", "b"]
+
+
+def test_without_options_a_config_is_read_as_it_is(config_file):
+    config = read_config(config_file)
+    assert config.model == dict(width=3, strides=(1, 2)) and config.loader.dataset.paths == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    "option, message",
+    (
+        ("model.widht", "model.widht: model has no 'widht'; did you mean 'width'?"),
+        ("loder.batch_size", "the config has no 'loder'; did you mean 'loader'?"),
+        ("loader.dataset.steps.1.rate", "loader.dataset.steps.1 has no 'rate'; it has ['lr']"),
+        ("loader.dataset.steps.2.lr", "loader.dataset.steps has entries 0..1, not '2'"),
+        ("loader.dataset.steps.first.lr", "loader.dataset.steps has entries 0..1, not 'first'"),
+        ("model.width.more", "model.width is the value 3 and holds no 'more'"),
+        ("model.strides.0", "model.strides is (1, 2), which is changed as a whole"),
+        ("", "the config has no ''"),
+    ),
+)
+def test_a_key_that_the_config_does_not_have_is_refused_with_a_hint(config_file, option, message):
+    with pytest.raises(ValueError) as error:
+        read_config(config_file, {option: 1})
+    assert message in str(error.value)
+
+
+def test_a_missing_config_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match="no such config: .*none.py"):
+        read_config(tmp_path / "none.py")

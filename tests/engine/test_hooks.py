@@ -1,0 +1,81 @@
+from collections import OrderedDict
+from types import SimpleNamespace
+
+import numpy as np
+import torch
+from mmengine.logging import HistoryBuffer
+
+from cmp.engine.checkpoint import load_model
+from cmp.engine.hooks import PlainCheckpoint, PredictionPictures
+from cmp.flow import FlowQuantizer
+from cmp.models import CMP, DiscreteLoss, MotionEncoder, PropagationDecoder, PyramidResNet
+from cmp.version import __version__
+
+
+def small_model():
+    torch.manual_seed(0)
+    return CMP(
+        image_encoder=dict(type=PyramidResNet, depth=18, top_stride=8, out_channels=8),
+        motion_encoder=dict(type=MotionEncoder, fill="nearest", out_channels=4),
+        decoder=dict(type=PropagationDecoder, strides=(1, 2), width=8, shortcut=True),
+        quantizer=dict(type=FlowQuantizer, num_bins=5),
+        loss=dict(type=DiscreteLoss),
+        init="default",
+    )
+
+
+def test_a_checkpoint_as_mmengine_makes_it_loads_weights_only_and_rebuilds_its_network(tmp_path):
+    model = small_model()
+    checkpoint = {
+        "state_dict": model.state_dict(),
+        "meta": {"iter": np.int64(3), "epoch": 0, "seed": np.int32(1), "cfg": "text", "folder": tmp_path},
+        "message_hub": {
+            "log_scalars": OrderedDict(loss=HistoryBuffer([1.0], [1])),
+            "runtime_info": OrderedDict(iter=np.int64(3), value=np.float32(0.5), both=(1, np.arange(2))),
+            "resumed_keys": {},
+        },
+    }
+    PlainCheckpoint().before_save_checkpoint(SimpleNamespace(model=model), checkpoint)
+    path = tmp_path / "iter_3.pth"
+    torch.save(checkpoint, path)
+
+    loaded = torch.load(path, weights_only=True)
+    assert loaded["meta"]["cmp"] == model.describe() and loaded["meta"]["cmp_version"] == __version__
+    assert loaded["meta"]["iter"] == 3 and type(loaded["meta"]["iter"]) is int
+    hub = loaded["message_hub"]
+    assert hub["log_scalars"] == {} and hub["runtime_info"] == {"iter": 3, "value": 0.5, "both": (1, [0, 1])}
+    rebuilt = load_model(path)
+    assert all(torch.equal(value, model.state_dict()[key]) for key, value in rebuilt.state_dict().items())
+
+
+class Visualizer:
+    def __init__(self):
+        self.added = []
+
+    def add_image(self, name, image, step):
+        self.added.append((name, image, step))
+
+
+def test_each_validation_draws_its_own_predictions():
+    runner = SimpleNamespace(visualizer=Visualizer(), iter=7)
+    batch = dict(
+        image=torch.zeros(2, 3, 8, 12, dtype=torch.uint8),
+        flow=torch.ones(2, 2, 8, 12),
+        mask=torch.zeros(2, 1, 8, 12),
+        video=["a", "b"],
+    )
+    hook = PredictionPictures(max_rows=2)
+    for _ in range(2):
+        hook.before_val_epoch(runner)
+        hook.after_val_iter(runner, 0, batch, [dict(flow=torch.ones(2, 8, 12))] * 2)
+        hook.after_val_epoch(runner)
+    (name, image, step), (_, again, _) = runner.visualizer.added
+    assert name == "predictions" and step == 7 and image.dtype == np.uint8 and image.shape == again.shape
+
+
+def test_a_validation_of_nothing_draws_nothing():
+    runner = SimpleNamespace(visualizer=Visualizer(), iter=0)
+    hook = PredictionPictures()
+    hook.before_val_epoch(runner)
+    hook.after_val_epoch(runner)
+    assert runner.visualizer.added == []

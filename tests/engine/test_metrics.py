@@ -1,0 +1,124 @@
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from cmp.engine.metrics import FlowMetric, controls_table, other_video
+
+
+def picture(target, predicted, *, valid=None, guides=((0, 0),), **controls):
+    """A batch of one 3x5 picture with constant flows, and what the loop would have predicted for it."""
+    constant = lambda xy: torch.tensor(xy, dtype=torch.float32).view(2, 1, 1).expand(2, 3, 5).clone()  # noqa: E731
+    mask = torch.zeros(1, 1, 3, 5)
+    for y, x in guides:
+        mask[0, 0, y, x] = 1
+    valid = torch.ones(1, 1, 3, 5, dtype=torch.bool) if valid is None else valid
+    batch = dict(flow=constant(target)[None], valid=valid, mask=mask, video=["a"])
+    outputs = {name: None if flow is None else constant(flow) for name, flow in controls.items()}
+    return batch, [dict(loss=torch.tensor(2.0), flow=constant(predicted), **outputs)]
+
+
+def evaluate(*pictures, **arguments):
+    metric = FlowMetric(**arguments)
+    for batch, outputs in pictures:
+        metric.process(batch, outputs)
+    return metric.evaluate(len(metric.results))
+
+
+def test_the_endpoint_error_is_the_length_of_the_difference():
+    metrics = evaluate(picture((3, 4), (0, 0), flow_no_guidance=(3, 4), flow_shuffled_image=(6, 8)))
+    assert metrics["epe"] == pytest.approx(5) and metrics["epe_zero_flow"] == pytest.approx(5)
+    assert metrics["epe_no_guidance"] == 0 and metrics["epe_shuffled_image"] == pytest.approx(5)
+    assert metrics["epe_nearest_guide"] == metrics["epe_inverse_distance"] == 0  # one guide, constant flow
+    assert metrics["loss"] == pytest.approx(2)
+
+
+def test_means_are_over_the_pixels_of_the_whole_set():
+    half = torch.zeros(1, 1, 3, 5, dtype=torch.bool)
+    half[..., 0] = True  # 3 of 15 pixels
+    pictures = [picture((0, 0), (0, error)) for error in (1, 1, 1, 4)] + [picture((0, 0), (0, 13), valid=half)]
+    metrics = evaluate(*pictures)
+    assert metrics["epe"] == pytest.approx((15 * (1 + 1 + 1 + 4) + 3 * 13) / (4 * 15 + 3))
+
+
+def test_pixels_that_are_not_valid_count_nowhere():
+    batch, outputs = picture((1, 0), (1, 0), flow_no_guidance=(1, 0), flow_shuffled_image=(1, 0))
+    batch["valid"][0, 0, 1, 3] = False
+    batch["flow"][0, :, 1, 3] = 1000
+    for name, value in evaluate((batch, outputs)).items():
+        if name.startswith("epe") and name != "epe_zero_flow" and not math.isnan(value):
+            assert value == 0, name
+    assert evaluate((batch, outputs))["epe_zero_flow"] == pytest.approx(1)
+
+
+def test_only_pixels_that_move_further_than_the_threshold_are_moving():
+    batch, outputs = picture((0, 0), (0, 0))
+    batch["flow"][0, 0, 0] = 0.9
+    batch["flow"][0, 0, 1] = 3
+    metrics = evaluate((batch, outputs), moving_px=1.0)
+    assert metrics["epe_moving"] == pytest.approx(3) and metrics["epe"] == pytest.approx((0.9 + 3) / 3)
+    assert math.isnan(evaluate((batch, outputs), moving_px=5)["epe_moving"])
+
+
+def test_distance_ranges_are_exact_and_share_no_pixel():
+    # The guide is in the corner; the error of a pixel is its column, and its distance the root of y^2 + x^2.
+    batch, outputs = picture((0, 0), (0, 0), guides=((0, 0),))
+    outputs[0]["flow"][0] = torch.arange(5.0)
+    metrics = evaluate((batch, outputs), distances_px=(1, 2, 3))
+    assert metrics["epe_within_0_1_px"] == 0  # (0, 0)
+    assert metrics["epe_within_1_2_px"] == pytest.approx((0 + 1 + 1) / 3)  # (1, 0), (0, 1), (1, 1)
+    # (2, 0), (0, 2), (2, 1), (1, 2), (2, 2)
+    assert metrics["epe_within_2_3_px"] == pytest.approx((0 + 2 + 1 + 2 + 2) / 5)
+    assert metrics["epe_within_3_inf_px"] == pytest.approx((3 + 4) * 3 / 6)
+
+
+def test_a_picture_without_guides_is_in_no_distance_range():
+    metrics = evaluate(picture((0, 0), (1, 0), guides=()))
+    assert metrics["epe"] == 1 and all(math.isnan(v) for name, v in metrics.items() if "within" in name)
+    assert metrics["epe_nearest_guide"] == 0
+
+
+def test_a_control_that_could_not_be_made_is_averaged_over_the_others():
+    pictures = [picture((0, 0), (0, 1), flow_shuffled_image=other) for other in (None, (0, 7), None)]
+    assert evaluate(*pictures)["epe_shuffled_image"] == pytest.approx(7)
+    assert "epe_shuffled_image" not in evaluate(pictures[0])
+
+
+def test_each_picture_of_a_batch_is_compared_with_its_own_target():
+    one, two = picture((1, 0), (1, 0)), picture((0, 5), (0, 5))
+    batch = {name: torch.cat((one[0][name], two[0][name])) for name in ("flow", "valid", "mask")}
+    assert evaluate((batch, one[1] + two[1]))["epe"] == 0
+    assert evaluate((batch, two[1] + one[1]))["epe"] == pytest.approx(26**0.5)
+
+
+def test_interpolations_are_left_out_on_demand():
+    metrics = evaluate(picture((1, 0), (1, 0)), interpolate=False)
+    assert not {"epe_nearest_guide", "epe_inverse_distance"} & metrics.keys()
+
+
+def test_another_video_is_the_next_one_in_the_batch_or_none():
+    assert other_video(["a", "a", "b", "c", "b"]).tolist() == [2, 2, 3, 4, 0]
+    assert other_video(["a", "a"]).tolist() == [-1, -1]
+    assert other_video(["a"]).tolist() == [-1]
+
+
+def test_pictures_of_two_alternating_videos_get_different_wrong_images():
+    found = other_video(["a", "b", "a", "b"])
+    assert sorted(found.tolist()) == [0, 1, 2, 3]
+
+
+def test_the_table_compares_each_row_with_the_network():
+    metrics = {"epe": 2.0, "epe_no_guidance": 5.0, "epe_shuffled_image": float("nan"), "epe_zero_flow": 4.0}
+    lines = controls_table(metrics | {"loss": 1.0}).splitlines()
+    values = [line.split()[-2:] for line in lines[1:]]
+    assert values == [["2.000", "1.00"], ["5.000", "2.50"], ["-", "-"], ["4.000", "2.00"]]
+    assert lines[2].startswith("guidance dropped") and len({len(line) for line in lines}) == 1
+
+
+def test_inputs_are_not_written_to():
+    batch, outputs = picture((3, 4), (1, 1), flow_no_guidance=(0, 0))
+    before = [value.clone() for value in (batch["flow"], batch["mask"], outputs[0]["flow"])]
+    evaluate((batch, outputs))
+    assert all(torch.equal(a, b) for a, b in zip(before, (batch["flow"], batch["mask"], outputs[0]["flow"])))
+    assert np.isfinite(batch["flow"].numpy()).all()
