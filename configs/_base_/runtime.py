@@ -1,0 +1,32 @@
+"""What every run shares: how it logs, saves, validates and starts."""
+
+from mmengine.hooks import CheckpointHook, DistSamplerSeedHook, IterTimerHook, LoggerHook, ParamSchedulerHook
+from mmengine.hooks import RuntimeInfoHook
+from mmengine.visualization import LocalVisBackend, TensorboardVisBackend, Visualizer
+
+from cmp.engine.hooks import PlainCheckpoint, PredictionPictures, ProgressBar
+from cmp.engine.loops import PropagationValLoop
+from cmp.engine.metrics import FlowMetric
+
+default_scope = None
+launcher = "none"
+env_cfg = dict(cudnn_benchmark=True, mp_cfg=dict(opencv_num_threads=1), dist_cfg=dict(backend="nccl"))
+randomness = dict(seed=0)
+log_processor = dict(by_epoch=False, window_size=20)
+log_level = "INFO"
+resume = False
+load_from = None
+
+default_hooks = dict(
+    runtime_info=dict(type=RuntimeInfoHook),
+    timer=dict(type=IterTimerHook),
+    logger=dict(type=LoggerHook, interval=50, log_metric_by_epoch=False),
+    param_scheduler=dict(type=ParamSchedulerHook),
+    checkpoint=dict(type=CheckpointHook, by_epoch=False, interval=1000, max_keep_ckpts=3, save_last=True),
+    sampler_seed=dict(type=DistSamplerSeedHook),
+)
+custom_hooks = [dict(type=PlainCheckpoint), dict(type=PredictionPictures), dict(type=ProgressBar)]
+visualizer = dict(type=Visualizer, vis_backends=[dict(type=LocalVisBackend), dict(type=TensorboardVisBackend)])
+
+val_cfg = dict(type=PropagationValLoop)
+val_evaluator = dict(type=FlowMetric)

@@ -1,0 +1,94 @@
+"""Pretrain by Conditional Motion Propagation.
+
+Example:
+    python tools/train.py configs/pretrain/cmp_r50_yfcc_16xb10_42k.py --data my_pairs --work-dir work_dirs/r50 \
+        --cfg-options train_dataloader.batch_size=8
+
+Several processes: bash tools/dist_train.sh CONFIG NUM_PROCS [the same arguments].
+"""
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+import torch
+from mmengine.config import DictAction
+from mmengine.runner import Runner
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the checkout's own packages, installed or not
+
+from cmp.engine.config import read_config
+
+
+def parse_args(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+    parser.add_argument("config", help="a config file (configs/pretrain/*.py)")
+    parser.add_argument("--work-dir", help="folder for log, checkpoints and pictures (default: work_dirs/CONFIG)")
+    parser.add_argument(
+        "--data",
+        nargs="+",
+        metavar="PATH",
+        help="pair stores (folders) or the authors' list files to train and validate on, instead of the config's",
+    )
+    parser.add_argument(
+        "--resume",
+        nargs="?",
+        const="auto",
+        metavar="PATH",
+        help="go on from a checkpoint: PATH, or without it the newest one in the work dir",
+    )
+    parser.add_argument(
+        "--cfg-options",
+        nargs="+",
+        action=DictAction,
+        metavar="KEY=VALUE",
+        help="change values of the config, such as train_dataloader.batch_size=4; a key it does not have is refused",
+    )
+    return parser.parse_args(argv)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Train; returns the exit status."""
+    args = parse_args(argv)
+    try:
+        config = read_config(args.config, args.cfg_options)
+        if args.data:
+            for loader in (config.train_dataloader, config.get("val_dataloader")):
+                if loader is not None:
+                    loader.dataset.source.paths = args.data
+        if args.resume not in (None, "auto") and not Path(args.resume).is_file():
+            raise FileNotFoundError(f"no such checkpoint: {args.resume}")
+    except (FileNotFoundError, ValueError) as error:
+        print(f"train.py: {error}", file=sys.stderr)
+        return 2
+    config.work_dir = args.work_dir or str(Path("work_dirs") / Path(args.config).stem)
+    config.resume = args.resume is not None
+    config.load_from = None if args.resume in (None, "auto") else args.resume
+    if "RANK" in os.environ:  # started by torchrun
+        config.launcher = "pytorch"
+        if not torch.cuda.is_available():
+            torch.distributed.init_process_group("gloo")
+            # By name: mmengine writes this into the config's text, where a class would not parse.
+            config.model_wrapper_cfg = dict(type="MMDistributedDataParallel", device_ids=None, broadcast_buffers=False)
+    try:
+        runner = Runner.from_cfg(config)
+        runner.train()
+    except (FileNotFoundError, ValueError) as error:
+        if os.environ.get("CMP_TRACEBACK"):
+            raise
+        print(f"train.py: {error} (CMP_TRACEBACK=1 shows where)", file=sys.stderr)
+        return 2
+    if runner.rank == 0:
+        newest = Path(config.work_dir) / "last_checkpoint"
+        checkpoint = newest.read_text().strip() if newest.is_file() else "none was due"
+        print(f"trained to step {runner.iter} of {runner.max_iters}; checkpoint: {checkpoint}; log: {runner.log_dir}")
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
