@@ -1,0 +1,198 @@
+"""Training as a user starts it, in processes of its own: a runner leaves global state behind."""
+
+import json
+import math
+import os
+import shutil
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+import torchvision
+from mmengine.dataset import default_collate
+
+from cmp.datasets import Crop, PairList, PropagationDataset
+from cmp.engine.checkpoint import load_model
+from cmp.engine.loops import predict_with_controls
+from cmp.engine.metrics import FlowMetric
+from cmp.flow import write_flow
+from tools.export_backbone import main as export_backbone
+from tools.train import main
+
+ROOT = Path(__file__).resolve().parents[2]
+CONFIG = str(ROOT / "configs" / "pretrain" / "cmp_r18_quickstart_1xb16_300.py")
+STEPS = 6
+OPTIONS = [
+    "model.image_encoder.out_channels=8",
+    f"train_cfg.max_iters={STEPS}",
+    "train_cfg.val_interval=3",
+    "default_hooks.checkpoint.interval=3",
+    "default_hooks.checkpoint.max_keep_ckpts=5",
+    "default_hooks.logger.interval=1",
+    "log_processor.window_size=1",
+]
+for loader in ("train_dataloader", "val_dataloader"):
+    OPTIONS += [f"{loader}.batch_size=2", f"{loader}.num_workers=0", f"{loader}.persistent_workers=False"]
+    OPTIONS += [f"{loader}.dataset.transforms.{i}=64" for i in ("0.short_side_px", "1.size_px")]
+
+
+@pytest.fixture(scope="module")
+def pairs(tmp_path_factory):
+    """A list file of 3 videos with 5 pairs each: a dark rectangle moves over noise."""
+    folder = tmp_path_factory.mktemp("pairs")
+    lines = []
+    for video in range(3):
+        (folder / f"v{video}").mkdir()
+        for k in range(5):
+            image = np.random.default_rng((video, k)).integers(0, 256, (64, 80, 3), np.uint8)
+            flow = np.zeros((64, 80, 2), np.float32)
+            rectangle = slice(20, 44), slice(10 + k, 50)
+            image[rectangle] //= 4
+            flow[rectangle] = 3 + video, -2 - k
+            flow_name = f"v{video}/{k}.{'flo' if k % 2 else 'npz'}"
+            cv2.imwrite(str(folder / f"v{video}" / f"{k}.png"), image)
+            write_flow(folder / flow_name, flow)
+            lines.append(f"v{video}/{k}.png v{video}/{k + 1}.png {flow_name}")
+    (folder / "list.txt").write_text("\n".join(lines))
+    return folder / "list.txt"
+
+
+def train(folder, pairs, *arguments, options=(), num_procs=None):
+    """Run the command in a folder; the finished process."""
+    arguments = [CONFIG, "--data", str(pairs), "--work-dir", "run", *arguments, "--cfg-options", *OPTIONS, *options]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "PYTHON": sys.executable}
+    command = [sys.executable, str(ROOT / "tools" / "train.py"), *arguments]
+    if num_procs:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            environment["PORT"] = str(free.getsockname()[1])
+        command = ["bash", str(ROOT / "tools" / "dist_train.sh"), arguments[0], str(num_procs), *arguments[1:]]
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=240)
+
+
+@pytest.fixture(scope="module")
+def finished(pairs, tmp_path_factory):
+    """The folder of an uninterrupted run."""
+    folder = tmp_path_factory.mktemp("finished")
+    process = train(folder, pairs)
+    assert process.returncode == 0, process.stderr[-3000:]
+    assert f"trained to step {STEPS} of {STEPS}; checkpoint: " in process.stdout.splitlines()[-1]
+    return folder / "run"
+
+
+def logged(run):
+    """(step, loss) of every training step and the metrics of every validation that a run logged."""
+    (scalars,) = run.glob("*/vis_data/scalars.json")
+    lines = [json.loads(line) for line in scalars.read_text().splitlines()]
+    return [(line["iter"], line["loss"]) for line in lines if "iter" in line], [x for x in lines if "epe" in x]
+
+
+def test_a_run_logs_every_step_validates_and_draws(finished):
+    losses, validations = logged(finished)
+    assert [step for step, _ in losses] == [1, 2, 3, 4, 5, 6]
+    # Near a start that says nothing of x or y the loss is twice the logarithm of 41 bins; then it falls.
+    assert 0.9 * 2 * math.log(41) < losses[0][1] < 1.1 * 2 * math.log(41) and losses[-1][1] < losses[0][1]
+    assert len(validations) == 2
+    assert {"loss", "epe", "epe_moving", "epe_within_0_8_px", "epe_no_guidance", "epe_shuffled_image"} <= set(
+        validations[0]
+    )
+    assert {"epe_zero_flow", "epe_nearest_guide", "epe_inverse_distance"} <= set(validations[0])
+    pictures = sorted(finished.glob("*/vis_data/vis_image/*.png"))
+    assert [path.name for path in pictures] == ["predictions_3.png", "predictions_6.png"]
+    assert cv2.imread(str(pictures[0])).std() > 10
+    assert list(finished.glob("*/vis_data/events.out.tfevents.*")) and list(finished.glob("*/*.log"))
+
+
+def test_checkpoints_load_weights_only_and_rebuild_their_network(finished):
+    content = torch.load(finished / "iter_6.pth", weights_only=True)
+    assert content["meta"]["iter"] == 6 and content["meta"]["cmp"]["encoder"] == "resnet18"
+    assert content["optimizer"]["state"]
+    model = load_model(finished / "iter_6.pth")
+    assert all(torch.equal(value, content["state_dict"][key]) for key, value in model.state_dict().items())
+    assert Path((finished / "last_checkpoint").read_text().strip()).name == "iter_6.pth"
+
+
+def test_its_export_loads_in_torchvision(finished, tmp_path, capsys):
+    out = tmp_path / "backbone.pth"
+    assert export_backbone([str(finished / "iter_6.pth"), str(out), "--format", "torchvision"]) == 0
+    network = torchvision.models.resnet18(weights=None)
+    missing, unexpected = network.load_state_dict(torch.load(out, weights_only=True), strict=False)
+    assert set(missing) == {"fc.weight", "fc.bias"} and unexpected == []
+    content = torch.load(finished / "iter_6.pth", weights_only=True)["state_dict"]
+    assert torch.equal(network.layer4[1].conv2.weight, content["image_encoder.layer4.1.conv2.weight"])
+
+
+@pytest.mark.parametrize("form", ("newest", "path"))
+def test_a_resumed_run_has_exactly_the_losses_of_one_that_never_stopped(finished, pairs, tmp_path, form):
+    arguments = ["--resume"]
+    if form == "path":
+        arguments.append(str(finished / "iter_3.pth"))
+    else:
+        (tmp_path / "run").mkdir()
+        shutil.copy(finished / "iter_3.pth", tmp_path / "run")
+        (tmp_path / "run" / "last_checkpoint").write_text(str(tmp_path / "run" / "iter_3.pth"))
+    process = train(tmp_path, pairs, *arguments)
+    assert process.returncode == 0, process.stderr[-3000:]
+    losses, validations = logged(tmp_path / "run")
+    whole_losses, whole_validations = logged(finished)
+    assert losses == whole_losses[3:]
+    assert validations[-1]["epe"] == whole_validations[-1]["epe"]
+    one, other = (torch.load(f / "iter_6.pth", weights_only=True)["state_dict"] for f in (finished, tmp_path / "run"))
+    assert all(torch.equal(value, other[key]) for key, value in one.items())
+
+
+def test_two_processes_share_the_pairs_and_judge_each_held_out_pair_once(pairs, tmp_path):
+    process = train(tmp_path, pairs, num_procs=2, options=["val_dataloader.batch_size=1"])
+    assert process.returncode == 0, process.stderr[-3000:]
+    assert process.stdout.count("trained to step") == 1
+    losses, validations = logged(tmp_path / "run")
+    assert [step for step, _ in losses] == [1, 2, 3, 4, 5, 6]
+    assert sorted(path.name for path in (tmp_path / "run").glob("*.pth")) == ["iter_3.pth", "iter_6.pth"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["run"]
+
+    # 3 held-out pairs were dealt 2 and 1; one process that judges the checkpoint finds the same.
+    model, metric = load_model(tmp_path / "run" / "iter_6.pth"), FlowMetric()
+    transforms = [Crop(64, random=False)]
+    dataset = PropagationDataset(
+        PairList(pairs), transforms, grid_stride_px=64, nms_kernel=15, part="val", val_share=0.2
+    )
+    assert len(dataset) == 3
+    for i in range(3):
+        batch = default_collate([dataset[i]])
+        metric.process(batch, predict_with_controls(model, batch))
+    alone = metric.evaluate(3)
+    names = [name for name in alone if name != "epe_shuffled_image" and not math.isnan(alone[name])]
+    assert len(names) > 8
+    assert {name: validations[-1][name] for name in names} == pytest.approx({n: alone[n] for n in names}, rel=1e-4)
+
+
+def test_what_cannot_start_is_named_and_exits_with_2(tmp_path, capsys):
+    for arguments, message in (
+        ([CONFIG, "--cfg-options", "train_dataloader.batchsize=4"], "did you mean 'batch_size'?"),
+        ([str(tmp_path / "none.py")], f"no such config: {tmp_path / 'none.py'}"),
+        ([CONFIG, "--resume", str(tmp_path / "none.pth")], f"no such checkpoint: {tmp_path / 'none.pth'}"),
+    ):
+        assert main(arguments) == 2
+        error = capsys.readouterr().err
+        assert error.startswith("train.py: ") and message in error and "Traceback" not in error
+    with pytest.raises(SystemExit) as exit_:
+        main([CONFIG, "--unknown"])
+    assert exit_.value.code == 2
+
+
+def test_missing_pairs_are_named(tmp_path):
+    process = train(tmp_path, tmp_path / "none")
+    assert process.returncode == 2
+    assert "none" in process.stderr.splitlines()[-1] and "Traceback" not in process.stderr
+
+
+def test_the_launcher_says_how_it_is_used():
+    script = str(ROOT / "tools" / "dist_train.sh")
+    for arguments, status in (([], 2), ([CONFIG], 2), (["--help"], 0)):
+        process = subprocess.run(["bash", script, *arguments], capture_output=True, text=True)
+        assert process.returncode == status and "CONFIG NUM_PROCS" in process.stdout
