@@ -393,9 +393,12 @@ def _run(
         bar.set_postfix(pairs=pairs, refresh=False)
         bar.update(0)
 
-    with bar, LocalExecutor(
-        prepare_video, num_workers=num_workers, initialize=initialize_worker, stall_s=stall_s, on_progress=count
-    ) as executor:
+    with (
+        bar,
+        LocalExecutor(
+            prepare_video, num_workers=num_workers, initialize=initialize_worker, stall_s=stall_s, on_progress=count
+        ) as executor,
+    ):
         for source in todo:
             # A process that dies may have been killed from outside (memory): the same once more, then the other reader.
             backends = (settings.reader,) * 2

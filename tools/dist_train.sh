@@ -4,7 +4,7 @@
 #   bash tools/dist_train.sh CONFIG NUM_PROCS [arguments of tools/train.py]
 #   bash tools/dist_train.sh configs/pretrain/cmp_r50_yfcc_16xb10_42k.py 8 --work-dir work_dirs/r50
 #
-# PORT (29500) is taken from the environment.
+# PORT names a port where the free one that torchrun finds by itself will not do.
 set -euo pipefail
 if [ "$#" -lt 2 ] || [ "$1" = "--help" ]; then
     sed -n '2,7s/^# \{0,1\}//p' "$0"
@@ -14,5 +14,6 @@ config=$1 procs=$2
 shift 2
 here=$(cd "$(dirname "$0")" && pwd)
 python=${PYTHON:-$(command -v python || command -v python3)}
-exec "$python" -m torch.distributed.run --nproc-per-node "$procs" --master-port "${PORT:-29500}" \
-    "$here/train.py" "$config" "$@"
+rendezvous=(--standalone)
+[ -z "${PORT:-}" ] || rendezvous=(--master-port "$PORT")
+exec "$python" -m torch.distributed.run --nproc-per-node "$procs" "${rendezvous[@]}" "$here/train.py" "$config" "$@"

@@ -1,5 +1,9 @@
 # Sourced by quickstart.sh and test.sh: makes or reuses .venv in the checkout, installs the project into it with the
 # extras named as arguments, and sets $python. An unchanged pyproject.toml is installed once.
+if [ "$0" = "${BASH_SOURCE[0]}" ]; then
+    echo "environment.sh is sourced by quickstart.sh and test.sh, not run" >&2
+    exit 2
+fi
 base=${PYTHON:-python3}
 if ! "$base" -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null; then
     echo "Python 3.10 or newer is needed; $base is $("$base" --version 2>&1 || true). PYTHON=/path/to/python names another." >&2

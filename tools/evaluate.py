@@ -1,4 +1,4 @@
-"""Judge a pretrained network.
+r"""Judge a pretrained network.
 
     propagation   how well it spreads guidance over held-out pairs, beside two controls and two interpolations
 
@@ -41,7 +41,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     task.add_argument("checkpoint", help="a checkpoint that tools/train.py wrote")
     task.add_argument("--data", nargs="+", metavar="PATH", help="pair stores or list files instead of the config's")
     task.add_argument("--out", help="folder for metrics.json, table.txt and predictions.png; else nothing is kept")
-    task.add_argument("--rows", type=int, default=6, help="samples in the picture")
+    task.add_argument("--rows", type=int, choices=range(1, 65), metavar="N", default=6, help="samples in the picture")
     task.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="where to compute")
     return parser.parse_args(argv)
 
@@ -79,7 +79,7 @@ def main(argv: list[str] | None = None) -> int:
     args = parse_args(argv)
     try:
         evaluate_propagation(args)
-    except (FileNotFoundError, ValueError) as error:
+    except (OSError, ValueError) as error:
         print(f"evaluate.py: {error}", file=sys.stderr)
         return 2
     return 0

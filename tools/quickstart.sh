@@ -24,19 +24,28 @@ if [ -n "$videos" ] && [ ! -d "$videos" ]; then
     exit 2
 fi
 
+# One OUT_DIR belongs to one folder of videos: another folder's pairs would be mixed in.
+source=${videos:+$(cd "$videos" && pwd -P)}
+source=${source:-the sample clips}
+if [ -f "$out/source" ] && [ "$(cat "$out/source")" != "$source" ]; then
+    echo "quickstart.sh: $out was made from $(cat "$out/source"), not from $source: name another OUT_DIR" >&2
+    exit 2
+fi
+
 echo "== 1/5 packages"
 . tools/environment.sh clips
 
 echo "== 2/5 pairs"
+mkdir -p "$out"
+printf '%s\n' "$source" >"$out/source"
 if [ -z "$videos" ]; then
     videos=$out/clips
     "$python" tools/sample_clips.py "$videos"
 fi
 # About 2,000 pairs are enough for minutes of training. The number a video is kept, so that videos may be added later.
-mkdir -p "$out"
 if [ ! -f "$out/pairs_per_video" ]; then
-    files=$(find -L "$videos" -type f | wc -l)
-    each=$((2000 / (files > 0 ? files : 1)))
+    found=$("$python" -c 'import sys; from data_prep.videos import find_videos; print(len(find_videos(sys.argv[1])))' "$videos")
+    each=$((2000 / (found > 0 ? found : 1)))
     echo $((each < 20 ? 20 : each > 250 ? 250 : each)) >"$out/pairs_per_video"
 fi
 "$python" tools/prepare_flow.py "$videos" "$out/pairs" --short-side 160 --pairs-per-video "$(cat "$out/pairs_per_video")"
@@ -44,6 +53,12 @@ fi
 echo "== 3/5 pretraining"
 config=configs/pretrain/cmp_r18_quickstart_1xb16_300.py
 checkpoint=$out/run/iter_300.pth
+data=$(cat "$out/pairs/index.npz" "$config" | cksum)
+if [ -f "$out/trained_on" ] && [ "$(cat "$out/trained_on")" != "$data" ]; then
+    echo "pairs or recipe have changed since: training anew"
+    rm -rf "$out/run"
+fi
+printf '%s\n' "$data" >"$out/trained_on"
 if grep -qs "iter_300.pth" "$out/run/last_checkpoint"; then  # written when the checkpoint is whole
     echo "already trained: $checkpoint"
 else

@@ -45,11 +45,15 @@ def main(argv: list[str] | None = None) -> int:
     except FileNotFoundError as error:
         print(f"sample_clips.py: {error}", file=sys.stderr)
         return 2
-    out_dir.mkdir(parents=True, exist_ok=True)
-    for clip in clips:
-        target = out_dir / clip.name
-        if not target.exists():
-            shutil.copyfile(clip, target)
+    try:
+        out_dir.mkdir(parents=True, exist_ok=True)
+        for clip in clips:
+            target = out_dir / clip.name
+            if not target.exists():
+                shutil.copyfile(clip, target)
+    except OSError as error:
+        print(f"sample_clips.py: {error}", file=sys.stderr)
+        return 2
     print(f"{len(clips)} clips in {out_dir}: {', '.join(clip.name for clip in clips)}")
     return 0
 

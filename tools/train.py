@@ -1,4 +1,4 @@
-"""Pretrain by Conditional Motion Propagation.
+r"""Pretrain by Conditional Motion Propagation.
 
 Example:
     python tools/train.py configs/pretrain/cmp_r50_yfcc_16xb10_42k.py --data my_pairs --work-dir work_dirs/r50 \
@@ -18,6 +18,8 @@ from mmengine.runner import Runner
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the checkout's own packages, installed or not
 
+from cmp.datasets import open_pairs
+from cmp.engine.checkpoint import newest_checkpoint, read_checkpoint
 from cmp.engine.config import read_config
 
 
@@ -50,23 +52,39 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
+def checkpoint_to_resume(asked: str, work_dir: str) -> str | None:
+    """The checkpoint to go on from: the one asked for, or with "auto" the newest whole one; None to start anew.
+
+    Raises:
+        FileNotFoundError, ValueError: the one asked for is missing or broken.
+    """
+    if asked != "auto":
+        read_checkpoint(asked)
+        return asked
+    path, broken = newest_checkpoint(work_dir)
+    for reason in broken:
+        print(f"train.py: passed over: {reason}", file=sys.stderr)
+    print(f"going on from {path}" if path else f"no checkpoint in {work_dir} yet: starting anew")
+    return str(path) if path else None
+
+
 def main(argv: list[str] | None = None) -> int:
     """Train; returns the exit status."""
     args = parse_args(argv)
     try:
         config = read_config(args.config, args.cfg_options)
         if args.data:
+            open_pairs(args.data)  # a wrong path is better answered now than after the log's first hundred lines
             for loader in (config.train_dataloader, config.get("val_dataloader")):
                 if loader is not None:
                     loader.dataset.source.paths = args.data
-        if args.resume not in (None, "auto") and not Path(args.resume).is_file():
-            raise FileNotFoundError(f"no such checkpoint: {args.resume}")
-    except (FileNotFoundError, ValueError) as error:
+        config.work_dir = args.work_dir or str(Path("work_dirs") / Path(args.config).stem)
+        if args.resume:
+            config.load_from = checkpoint_to_resume(args.resume, config.work_dir)
+            config.resume = config.load_from is not None
+    except (OSError, ValueError) as error:
         print(f"train.py: {error}", file=sys.stderr)
         return 2
-    config.work_dir = args.work_dir or str(Path("work_dirs") / Path(args.config).stem)
-    config.resume = args.resume is not None
-    config.load_from = None if args.resume in (None, "auto") else args.resume
     if "RANK" in os.environ:  # started by torchrun
         config.launcher = "pytorch"
         if not torch.cuda.is_available():
@@ -76,7 +94,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         runner = Runner.from_cfg(config)
         runner.train()
-    except (FileNotFoundError, ValueError) as error:
+    except (OSError, ValueError, TypeError) as error:
         if os.environ.get("CMP_TRACEBACK"):
             raise
         print(f"train.py: {error} (CMP_TRACEBACK=1 shows where)", file=sys.stderr)

@@ -42,7 +42,7 @@ class PairList:
             raise FileNotFoundError(f"no such list file: {self.list_file}")
         self.root = Path(root) if root is not None else self.list_file.parent
         # Millions of paths as Python objects would take gigabytes, and again in every worker that touches them.
-        self._text = self.list_file.read_bytes()
+        self._text = self.list_file.read_bytes().removeprefix(b"\xef\xbb\xbf")  # some editors' mark of UTF-8
         bounds, end = [], 0
         for number, line in enumerate(self._text.splitlines(keepends=True), 1):
             start, end = end, end + len(line)
@@ -73,7 +73,7 @@ class PairList:
 
     def _entries(self, index: int) -> list[str]:
         start, end = self._bounds[index]
-        return self._text[start:end].decode().split()
+        return os.fsdecode(self._text[start:end]).split()  # any bytes that a file name may hold
 
     def read_pair(self, index: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Image (H, W, 3) uint8 RGB, flow (H, W, 2) float32 px, valid (H, W) bool of one line.
@@ -84,7 +84,7 @@ class PairList:
         pair = self[index]
         if not pair.first.is_file():
             raise FileNotFoundError(f"no such image: {pair.first} (listed in {self.list_file})")
-        image = cv2.imread(str(pair.first), cv2.IMREAD_COLOR_RGB)
+        image = cv2.imread(str(pair.first), cv2.IMREAD_COLOR)
         if image is None:
             raise ValueError(f"{pair.first} cannot be read as an image")
         flow, valid = read_flow(pair.flow, return_valid=True)
@@ -92,4 +92,4 @@ class PairList:
             raise ValueError(
                 f"{pair.first} is {image.shape[1]}x{image.shape[0]} px, its flow {flow.shape[1]}x{flow.shape[0]}"
             )
-        return image, flow, valid
+        return cv2.cvtColor(image, cv2.COLOR_BGR2RGB), flow, valid

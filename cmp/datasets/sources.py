@@ -24,6 +24,9 @@ def open_pairs(paths: str | Sequence[str], root: str | None = None) -> "PairStor
     paths = [paths] if isinstance(paths, (str, Path)) else list(paths)
     if not paths:
         raise ValueError("paths must name at least one pair store or list file")
+    for path in paths:
+        if not Path(path).exists():
+            raise FileNotFoundError(f"no pair store (folder) or list file here: {path}")
     sources = [PairStore(path) if Path(path).is_dir() else PairList(path, root) for path in paths]
     return sources[0] if len(sources) == 1 else JoinedPairs(sources, paths)
 

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 FEWEST_VIDEOS = 5  # below this, whole videos can't be spared: the end of each is kept instead
+FEWEST_HELD_OUT = 2  # videos: with one alone there is no image of another video to mislead the network with
 FEWEST_PAIRS = 3  # one for each part and one between them
 GUARD = 0.04  # share of a video's pairs left out between its two parts, whose frames would overlap
 
@@ -13,7 +14,9 @@ def split_positions(videos: Sequence[str], part: str, *, val_share: float) -> np
     """Positions of the pairs that belong to one part.
 
     With 5 videos or more, whole videos are kept for validation: the last ones in sorted order, as many as it takes to
-    hold val_share of the videos. Neighbouring names are often one scene, and a run of neighbours cuts through fewest.
+    hold val_share of the videos, at least two. Neighbouring names are often one scene, and a run of neighbours cuts
+    through fewest.
+
     With fewer videos, the last val_share of each video's pairs is kept (at least one), and 4 % before it belongs to
     neither part; the picture is then familiar from training, only its motion is not: an easier test, and one to name as
     such. Of these a video of fewer than 3 pairs is only trained on.
@@ -35,7 +38,7 @@ def split_positions(videos: Sequence[str], part: str, *, val_share: float) -> np
         raise ValueError(f"val_share must lie between 0 and 1, got {val_share}")
     names, ids = np.unique(np.asarray(videos), return_inverse=True)
     if len(names) >= FEWEST_VIDEOS:
-        first_kept = len(names) - max(1, round(val_share * len(names)))
+        first_kept = len(names) - max(FEWEST_HELD_OUT, round(val_share * len(names)))
         return np.flatnonzero(ids >= first_kept if part == "val" else ids < first_kept)
     chosen = []
     for video in range(len(names)):

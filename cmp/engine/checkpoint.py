@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from os import PathLike
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
@@ -40,6 +41,31 @@ def read_checkpoint(path: str | PathLike) -> Checkpoint:
     if all(str(key).startswith("module.") for key in state_dict):
         state_dict = {key.removeprefix("module."): value for key, value in state_dict.items()}
     return Checkpoint(dict(state_dict), dict(meta) if isinstance(meta, Mapping) else {})
+
+
+def newest_checkpoint(work_dir: str | PathLike) -> tuple[Path | None, list[str]]:
+    """The newest whole checkpoint of a run, whatever happened while the last one was being written.
+
+    Args:
+        work_dir: folder with `iter_N.pth` files.
+
+    Returns:
+        Its path, None if there is none; and for every newer file why it cannot be read.
+    """
+    numbered = {}
+    for path in Path(work_dir).glob("iter_*.pth"):
+        number = path.stem.removeprefix("iter_")
+        if number.isdecimal():
+            numbered[int(number)] = path
+    broken = []
+    for _, path in sorted(numbered.items(), reverse=True):
+        try:
+            read_checkpoint(path)
+        except ValueError as error:
+            broken.append(str(error))
+        else:
+            return path, broken
+    return None, broken
 
 
 def load_strictly(model: nn.Module, state_dict: Mapping[str, torch.Tensor], *, source: str) -> None:

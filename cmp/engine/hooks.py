@@ -12,17 +12,22 @@ from mmengine.runner import Runner
 from tqdm import tqdm
 
 import cmp
+from cmp.engine.checkpoint import load_strictly
 from cmp.engine.pictures import choose_rows, prediction_sheet
 
 
 class PlainCheckpoint(Hook):
-    """Keep checkpoints loadable with weights_only=True, and make them say which network they hold.
+    """Keep checkpoints loadable with weights_only=True, make them say which network they hold, load them strictly.
 
     mmengine 0.10.7 cannot resume from its own checkpoints under torch's safe default, because its message hub holds
     objects of its own and numpy values (open-mmlab/mmengine#1655). Log scalars are dropped, the rest becomes plain.
     """
 
     priority = "LOWEST"
+
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        load_strictly(model, checkpoint["state_dict"], source="the checkpoint")  # mmengine's own loading is not strict
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model

@@ -88,7 +88,9 @@ def _distance_to_guides(mask: np.ndarray) -> np.ndarray:
 
 
 def controls_table(metrics: dict[str, float]) -> str:
-    """The rows that say whether image and guides matter, as text: what was predicted with, and its EPE in px."""
+    """The rows that say whether image and guides matter, as text: what was predicted with, and its EPE in px.
+
+    A dash stands where nothing was measured, such as another video's image in a set of one video."""
     rows = {
         "epe": "the network",
         "epe_no_guidance": "guidance dropped",
@@ -99,10 +101,9 @@ def controls_table(metrics: dict[str, float]) -> str:
     }
     lines = [f"{'predicted from':32}{'EPE, px':>8}{'/ network':>11}"]
     for name, label in rows.items():
-        if name in metrics:
-            value = metrics[name]
-            shown = f"{value:8.3f}{value / metrics['epe']:11.2f}" if np.isfinite(value) else f"{'-':>8}{'-':>11}"
-            lines.append(f"{label:32}{shown}")
+        value = metrics.get(name, np.nan)
+        shown = f"{value:8.3f}{value / metrics['epe']:11.2f}" if np.isfinite(value) else f"{'-':>8}{'-':>11}"
+        lines.append(f"{label:32}{shown}")
     return "\n".join(lines)
 
 

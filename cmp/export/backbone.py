@@ -170,6 +170,7 @@ def _metadata(name: str, meta: Mapping) -> dict[str, str]:
         "pretrained_with": "conditional motion propagation",
         "pretraining_stride": stride,
         "steps": meta.get("iter"),
+        "config": meta.get("experiment_name"),
         "config_sha256": hashlib.sha256(config.encode()).hexdigest() if isinstance(config, str) else None,
         "written_by": f"cmp-motion {__version__}",
     }

@@ -8,7 +8,7 @@ import pytest
 
 from data_prep.executors import LocalExecutor
 
-WORK = '''
+WORK = """
 import os, signal, sys, time
 def work(task, progress):
     kind, value = task
@@ -23,7 +23,7 @@ def work(task, progress):
     if kind == "pid": return os.getpid()
     return value
 def fail(): sys.exit(7)
-'''
+"""
 
 
 @pytest.fixture(scope="module")

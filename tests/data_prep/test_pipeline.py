@@ -210,3 +210,23 @@ def test_a_folder_run_fills_the_store_and_a_changed_or_new_video_is_brought_up_t
     assert PairStore(out).read_member(0, "json") == a_bytes
     with pytest.raises(ValueError, match="short_side_px was 48 and is now 60"):
         prepare_folder(videos, out, PrepareSettings(interval_frames=2, pairs_per_video=3, short_side_px=60))
+
+
+def test_a_job_that_changes_a_store_takes_its_index_away_until_it_has_finished(tmp_path, monkeypatch):
+    (tmp_path / "in").mkdir()
+    write_video(tmp_path / "in" / "a.mp4", sliding_rectangle(12), 20)
+    settings = PrepareSettings(interval_frames=2, stride_frames=4)
+    prepare_folder(tmp_path / "in", tmp_path / "out", settings, num_workers=1, show_progress=False)
+    derived = [tmp_path / "out" / name for name in ("index.npz", "manifest.jsonl")]
+    assert all(path.is_file() for path in derived)
+
+    write_video(tmp_path / "in" / "b.mp4", sliding_rectangle(12, seed=1), 20)
+
+    def killed(root):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(pipeline, "finish_store", killed)
+    with pytest.raises(KeyboardInterrupt):
+        prepare_folder(tmp_path / "in", tmp_path / "out", settings, num_workers=1, show_progress=False)
+    assert not any(path.exists() for path in derived)  # the old index would know nothing of b.mp4
+    assert len(PairStore(tmp_path / "out").videos) == 2

@@ -49,3 +49,11 @@ def test_a_still_pair_a_cut_and_a_fast_pair_are_dropped_for_their_reason():
     assert score_pair(black, black + 255, zero)["histogram_jump"] == 1
     fast = drop_reasons(score_pair(first, first, zero + 80), Thresholds())
     assert "too_fast" in fast and score_pair(first, first, zero + 80)["residual_after"] == 255
+
+
+def test_a_cut_between_scenes_of_the_same_colours_is_caught_by_what_the_flow_cannot_explain():
+    frame = texture(4)[:, :WIDTH]
+    turned = np.ascontiguousarray(frame[::-1, ::-1])  # another scene, pixel for pixel in the same colours
+    flow = np.full((HEIGHT, WIDTH, 2), 2, np.float32)
+    scores = score_pair(frame, turned, flow)
+    assert scores["histogram_jump"] == 0 and drop_reasons(scores, Thresholds()) == ["cut"]

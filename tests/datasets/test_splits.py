@@ -50,3 +50,10 @@ def test_wrong_arguments_are_refused():
     for share in (0, 1, -0.5):
         with pytest.raises(ValueError, match="val_share"):
             split_positions(["a"], "val", val_share=share)
+
+
+@pytest.mark.parametrize("num_videos", [5, 7, 57])
+def test_two_videos_at_least_are_held_out_so_that_each_has_another_one(num_videos):
+    videos = [f"v{i:02}" for i in range(num_videos) for _ in range(4)]
+    held_out = {videos[i] for i in split_positions(videos, "val", val_share=0.02)}
+    assert held_out == {f"v{num_videos - 2:02}", f"v{num_videos - 1:02}"}

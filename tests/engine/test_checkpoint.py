@@ -5,7 +5,7 @@ import pytest
 import safetensors.torch
 import torch
 
-from cmp.engine.checkpoint import load_model, load_strictly, read_checkpoint
+from cmp.engine.checkpoint import load_model, load_strictly, newest_checkpoint, read_checkpoint
 from cmp.flow import FlowQuantizer
 from cmp.models import CMP, DiscreteLoss, MotionEncoder, PropagationDecoder, ResNet
 
@@ -108,3 +108,14 @@ def test_everything_that_does_not_fit_is_listed_and_nothing_is_loaded(model):
 def test_only_the_batch_counters_may_be_missing(model):
     weights = {k: v for k, v in model.state_dict().items() if not k.endswith("num_batches_tracked")}
     load_strictly(model, weights, source="some.pth")
+
+
+def test_the_newest_whole_checkpoint_is_found_past_one_that_was_being_written(tmp_path):
+    assert newest_checkpoint(tmp_path) == (None, [])
+    for step in (2, 9, 10):
+        torch.save({"state_dict": {"w": torch.zeros(step)}, "meta": {"iter": step}}, tmp_path / f"iter_{step}.pth")
+    whole = (tmp_path / "iter_10.pth").read_bytes()
+    assert newest_checkpoint(tmp_path) == (tmp_path / "iter_10.pth", [])
+    (tmp_path / "iter_10.pth").write_bytes(whole[: len(whole) // 2])
+    path, broken = newest_checkpoint(tmp_path)
+    assert path == tmp_path / "iter_9.pth" and len(broken) == 1 and "iter_10.pth" in broken[0]

@@ -112,7 +112,7 @@ def test_the_table_compares_each_row_with_the_network():
     metrics = {"epe": 2.0, "epe_no_guidance": 5.0, "epe_shuffled_image": float("nan"), "epe_zero_flow": 4.0}
     lines = controls_table(metrics | {"loss": 1.0}).splitlines()
     values = [line.split()[-2:] for line in lines[1:]]
-    assert values == [["2.000", "1.00"], ["5.000", "2.50"], ["-", "-"], ["4.000", "2.00"]]
+    assert values == [["2.000", "1.00"], ["5.000", "2.50"], ["-", "-"], ["4.000", "2.00"], ["-", "-"], ["-", "-"]]
     assert lines[2].startswith("guidance dropped") and len({len(line) for line in lines}) == 1
 
 
@@ -122,3 +122,11 @@ def test_inputs_are_not_written_to():
     evaluate((batch, outputs))
     assert all(torch.equal(a, b) for a, b in zip(before, (batch["flow"], batch["mask"], outputs[0]["flow"])))
     assert np.isfinite(batch["flow"].numpy()).all()
+
+
+def test_a_row_that_nobody_measured_has_a_dash():
+    lines = controls_table({"epe": 1.5, "epe_zero_flow": 3.0}).splitlines()
+    assert lines[3].split() == ["image", "of", "another", "video", "-", "-"] and lines[4].split()[-2:] == [
+        "3.000",
+        "2.00",
+    ]

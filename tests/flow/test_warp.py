@@ -1,6 +1,7 @@
 import cv2
 import numpy as np
 import pytest
+import skimage.data
 import torch
 from scipy.ndimage import map_coordinates
 
@@ -109,6 +110,22 @@ def test_what_makes_no_sense_is_refused():
     for call in refused:
         with pytest.raises(ValueError, match="must be"):
             call()
+
+
+def test_a_real_stereo_pair_is_brought_together_by_its_disparity():
+    left, right, disparity = (
+        skimage.data.stereo_motorcycle()
+    )  # a pixel at x in the left picture is at x - d in the right
+    flow = np.stack([-disparity, np.zeros_like(disparity)])
+    valid = torch.from_numpy(np.isfinite(disparity))
+    left, right = (torch.from_numpy(picture).permute(2, 0, 1)[None].float() for picture in (left, right))
+    flow = torch.from_numpy(np.where(np.isfinite(flow), flow, 0).astype(np.float32))[None]
+
+    def error(picture):
+        return (picture - left).abs().mean(dim=1)[0][valid].mean().item()
+
+    warped = error(warp_backward(right, flow))
+    assert warped < 0.4 * error(right) and warped < 0.4 * error(warp_backward(right, -flow))
 
 
 def ground_truth(folder):

@@ -97,8 +97,7 @@ def test_every_video_gets_a_verdict_and_the_last_line_counts_them(main, videos, 
     assert main([str(videos), str(out), *FLAGS]) == 0
     captured = capsys.readouterr()
     assert captured.out.splitlines()[-1] == (
-        "13 videos: wrote 11 videos, 33 pairs; skipped 0; failed 2 (unreadable 2); dropped pairs 0; "
-        f"33 pairs in {out}"
+        f"13 videos: wrote 11 videos, 33 pairs; skipped 0; failed 2 (unreadable 2); dropped pairs 0; 33 pairs in {out}"
     )
     assert "'cut.mp4': unreadable" in captured.err and "'text.mp4': unreadable" in captured.err
     lines = PairStore(out).manifest()

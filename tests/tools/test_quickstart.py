@@ -31,7 +31,7 @@ def test_typos_and_missing_folders_are_refused_before_anything_is_made(tmp_path)
 
 def test_a_python_that_is_too_old_is_named(tmp_path):
     old = tmp_path / "python"
-    old.write_text("#!/bin/sh\n[ \"$1\" = --version ] && echo Python 3.8.1 || exit 1\n")
+    old.write_text('#!/bin/sh\n[ "$1" = --version ] && echo Python 3.8.1 || exit 1\n')
     old.chmod(0o755)
     result = quickstart(tmp_path, tmp_path / "out", env=os.environ | {"PYTHON": str(old)})
     assert result.returncode == 2 and "Python 3.10 or newer is needed" in result.stderr and "3.8.1" in result.stderr
@@ -50,3 +50,13 @@ def test_the_quick_start_learns_to_use_its_guides_and_exports_a_backbone(tmp_pat
     assert sorted(missing.missing_keys) == ["fc.bias", "fc.weight"] and not missing.unexpected_keys
     for name in ("judged/predictions.png", "judged/table.txt", "pairs/manifest.jsonl"):
         assert (out / name).is_file() and name in result.stdout
+
+
+def test_a_folder_made_from_other_videos_is_not_reused(tmp_path):
+    for name in ("cats", "dogs", "out"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "out" / "source").write_text(f"{tmp_path.resolve() / 'cats'}\n")
+    for arguments in ([tmp_path / "dogs", tmp_path / "out"], ["", tmp_path / "out"]):
+        result = quickstart(*arguments)
+        assert result.returncode == 2 and "name another OUT_DIR" in result.stderr and "cats" in result.stderr
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["source"]

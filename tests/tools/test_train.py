@@ -146,6 +146,25 @@ def test_a_resumed_run_has_exactly_the_losses_of_one_that_never_stopped(finished
     assert all(torch.equal(value, other[key]) for key, value in one.items())
 
 
+def test_a_run_killed_while_it_saved_goes_on_from_the_checkpoint_before(finished, pairs, tmp_path):
+    (tmp_path / "run").mkdir()
+    shutil.copy(finished / "iter_3.pth", tmp_path / "run")
+    half = (finished / "iter_6.pth").read_bytes()
+    (tmp_path / "run" / "iter_6.pth").write_bytes(half[: len(half) // 2])
+    (tmp_path / "run" / "last_checkpoint").write_text(str(tmp_path / "run" / "iter_1.pth"))  # removed in the meantime
+    process = train(tmp_path, pairs, "--resume")
+    assert process.returncode == 0, process.stderr[-3000:]
+    assert "passed over" in process.stderr and "iter_6.pth" in process.stderr
+    assert logged(tmp_path / "run")[0] == logged(finished)[0][3:]
+
+
+def test_a_checkpoint_of_another_network_is_refused(finished, pairs, tmp_path):
+    process = train(tmp_path, pairs, "--resume", str(finished / "iter_3.pth"), options=["model.quantizer.num_bins=31"])
+    assert process.returncode == 2
+    assert "misshapen" in process.stderr and "decoder.head.weight" in process.stderr
+    assert "Traceback" not in process.stderr
+
+
 def test_two_processes_share_the_pairs_and_judge_each_held_out_pair_once(pairs, tmp_path):
     process = train(tmp_path, pairs, num_procs=2, options=["val_dataloader.batch_size=1"])
     assert process.returncode == 0, process.stderr[-3000:]
@@ -175,7 +194,7 @@ def test_what_cannot_start_is_named_and_exits_with_2(tmp_path, capsys):
     for arguments, message in (
         ([CONFIG, "--cfg-options", "train_dataloader.batchsize=4"], "did you mean 'batch_size'?"),
         ([str(tmp_path / "none.py")], f"no such config: {tmp_path / 'none.py'}"),
-        ([CONFIG, "--resume", str(tmp_path / "none.pth")], f"no such checkpoint: {tmp_path / 'none.pth'}"),
+        ([CONFIG, "--resume", str(tmp_path / "none.pth")], f"no such file: {tmp_path / 'none.pth'}"),
     ):
         assert main(arguments) == 2
         error = capsys.readouterr().err
