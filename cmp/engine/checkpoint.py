@@ -1,5 +1,6 @@
 """Checkpoints in: read without running anything they say, load without passing over anything they lack."""
 
+import json
 from collections.abc import Mapping
 from os import PathLike
 from pathlib import Path
@@ -16,7 +17,8 @@ class Checkpoint(NamedTuple):
     """What is in a file of weights."""
 
     state_dict: dict[str, torch.Tensor]  # keys without a wrapper's "module."
-    meta: dict  # our runner's: "cmp" (`CMP.describe`), "cfg" (text), "iter", ...; safetensors: its strings; else empty
+    meta: dict  # our runner's: "cmp" (`CMP.describe`), "cfg" (text), "iter", ...; else empty. Of a safetensors file its
+    # strings, but for "cmp", which stands there as JSON and is decoded
 
 
 def read_checkpoint(path: str | PathLike) -> Checkpoint:
@@ -33,6 +35,11 @@ def read_checkpoint(path: str | PathLike) -> Checkpoint:
     state_dict, meta = content.get("state_dict", content), content.get("meta", {})
     if str(path).endswith(".safetensors"):
         meta = read_safetensors_metadata(path)
+        if "cmp" in meta:
+            try:
+                meta["cmp"] = json.loads(meta["cmp"])
+            except json.JSONDecodeError as error:
+                raise ValueError(f"{path} describes its network by something that is no JSON: {error}") from error
     if not isinstance(state_dict, Mapping):
         raise ValueError(f"{path} holds no state dict: got {type(state_dict).__name__}")
     not_tensors = [key for key, value in state_dict.items() if not isinstance(value, torch.Tensor)][:3]

@@ -12,9 +12,12 @@ order, so parameters correspond one to one and an SGD state by parameter number 
                                                  decoder.fuse_top / skip_stage1 / fuse_stage1 / skip_stem / fuse_stem
     module.flow_decoder.head                     decoder.head
 
+Their tool for extracting weights writes the image encoder alone, as a plain state dict without any prefix.
+
 Source: the authors' code of Zhan et al., CVPR 2019.
 """
 
+import json
 import os
 import re
 from collections.abc import Iterable, Mapping
@@ -22,9 +25,10 @@ from os import PathLike
 from pathlib import Path
 from typing import NamedTuple
 
+import safetensors.torch
 import torch
 
-from cmp.engine.checkpoint import load_strictly
+from cmp.engine.checkpoint import load_model, load_strictly, read_checkpoint
 from cmp.flow import FlowQuantizer
 from cmp.models import (
     CMP,
@@ -197,6 +201,156 @@ def write_peer_checkpoint(
     content = {"step": step, "state_dict": {to_peer_key(key): value for key, value in state_dict.items()}}
     if optimizer is not None:
         content["optimizer"] = optimizer
+    _save_whole(path, content)
+
+
+def read_peer_backbone(path: str | PathLike) -> dict[str, torch.Tensor]:
+    """Read the image encoder that the authors' tool extracted (convert_iter_{step}.pth.tar), onto the CPU.
+
+    Returns:
+        State dict under our keys, `image_encoder.*`, with the projection (`conv5`, `conv8`) that their tool keeps.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file is broken, of no known encoder, or keys are missing (but for `num_batches_tracked`), left
+            over or misshapen: all are listed.
+    """
+    weights = read_checkpoint(path).state_dict
+    try:
+        name = recognise_encoder(weights)
+    except ValueError as error:
+        raise ValueError(f"{path} holds neither a network nor an image encoder of the authors: {error}") from error
+    encoder = AlexNetFCN() if name == "alexnet_fcn" else ResNet(int(name.removeprefix("resnet")))
+    load_strictly(encoder, weights, source=f"{path} ({name})")
+    return {f"image_encoder.{key}": value for key, value in weights.items()}
+
+
+def load_network(path: str | PathLike, *, alexnet_stride: int = 32, max_flow_px: float = 50.0) -> CMP:
+    """The network in a checkpoint, ours or the authors', torch file or safetensors, told apart by what is in it.
+
+    Args:
+        path: the file.
+        alexnet_stride, max_flow_px: what a file of the authors does not tell (`load_peer_model`); ours say it
+            themselves.
+
+    Returns:
+        The network with its weights, on the CPU, in eval mode.
+
+    Raises:
+        FileNotFoundError, ValueError: as `load_model` and `load_peer_model`.
+    """
+    checkpoint = read_checkpoint(path)
+    if is_peer_state_dict(checkpoint.state_dict):
+        return load_peer_model(path, alexnet_stride=alexnet_stride, max_flow_px=max_flow_px)
+    return load_model(path)
+
+
+def convert_checkpoint(
+    source: str | PathLike,
+    out: str | PathLike,
+    *,
+    to: str = "cmp",
+    alexnet_stride: int = 32,
+    max_flow_px: float = 50.0,
+) -> str:
+    """Write a checkpoint, ours or the authors', in one layout or the other; out appears when whole, replacing another.
+
+    Args:
+        source: a whole network in either layout, or an image encoder that the authors' tool extracted.
+        out: file to write. With to="cmp" a name ending in .safetensors gives that format, else a torch file.
+        to: "cmp": ours. "peer": the authors'. "peer-backbone": the image encoder alone, as their tool extracts it.
+        alexnet_stride, max_flow_px: see `load_peer_model`.
+
+    Returns:
+        What was written, in a few words.
+
+    Raises:
+        FileNotFoundError: there is no source.
+        ValueError: it is broken or of neither layout, its network has layers or bins that the authors' has not, `to` is
+            unknown, or a torch layout is to go under a safetensors name.
+
+    The step and an SGD's state go along; a safetensors file has no place for the latter.
+    """
+    if to not in ("cmp", "peer", "peer-backbone"):
+        raise ValueError(f"to must be 'cmp', 'peer' or 'peer-backbone', got {to!r}")
+    out = Path(out)
+    as_safetensors = out.suffix == ".safetensors"
+    if as_safetensors and to != "cmp":
+        raise ValueError(f"the authors' layout is a torch file, which {out.name} would belie: name it .pth.tar")
+
+    checkpoint, content = read_checkpoint(source), read_weight_file(source)
+    step, optimizer = checkpoint.meta.get("iter"), content.get("optimizer")
+    if any(key.startswith("image_encoder.") for key in checkpoint.state_dict):
+        network = load_network(source, alexnet_stride=alexnet_stride, max_flow_px=max_flow_px)
+        state_dict, description = network.state_dict(), network.describe()
+        if is_peer_state_dict(checkpoint.state_dict):
+            step = content.get("step")
+        what = f"whole network, {description['encoder']}, {type(network.decoder).__name__}"
+    else:
+        if to == "peer":
+            raise ValueError(f"{source} holds an image encoder alone: a whole network is needed for to='peer'")
+        state_dict, description, network = read_peer_backbone(source), None, None
+        what = "image encoder alone"
+
+    if to == "peer-backbone":
+        inner = {k.removeprefix("image_encoder."): v for k, v in state_dict.items() if k.startswith("image_encoder.")}
+        _save_whole(out, inner)
+        return f"image encoder alone, {len(inner)} tensors, as the authors' tool extracts it"
+    if to == "peer":
+        unproven = out.with_name(f"{out.name}.unproven")
+        try:
+            write_peer_checkpoint(unproven, state_dict, step=int(step or 0), optimizer=_plain_sgd(optimizer))
+            _prove_same_network(unproven, network, source)
+            os.replace(unproven, out)
+        finally:
+            unproven.unlink(missing_ok=True)
+        return f"{what}, {len(state_dict)} tensors, in the authors' layout"
+    meta = {} if description is None else {"cmp": description}
+    if step is not None:
+        meta["iter"] = int(step)
+    if as_safetensors:
+        metadata = {"format": "pt"} | {k: v if isinstance(v, str) else json.dumps(v) for k, v in meta.items()}
+        partial = out.with_name(f"{out.name}.partial")
+        safetensors.torch.save_file({k: v.contiguous() for k, v in state_dict.items()}, partial, metadata)
+        os.replace(partial, out)
+    else:
+        optimizer = _plain_sgd(optimizer)
+        _save_whole(out, dict(state_dict=dict(state_dict), meta=meta) | ({"optimizer": optimizer} if optimizer else {}))
+    return f"{what}, {len(state_dict)} tensors, in our layout"
+
+
+def _prove_same_network(peer_file: Path, network: CMP, source: str | PathLike) -> None:
+    """Raise ValueError unless their network with these weights predicts what ours does."""
+    image_encoder = network.image_encoder
+    stride = image_encoder.strides["top"] if isinstance(image_encoder, AlexNetFCN) else 32
+    max_flow_px = getattr(network.quantizer, "max_flow_px", 50.0)
+    try:
+        theirs = load_peer_model(peer_file, alexnet_stride=stride, max_flow_px=max_flow_px)
+    except ValueError as error:
+        reason = str(error).partition("\n")[2].strip() or str(error)
+        raise ValueError(f"the authors have no network with the layers of {source}: {reason}") from error
+    random = torch.Generator().manual_seed(0)
+    image = torch.rand(1, 3, 128, 160, generator=random) * 255  # the fewest cells that every decoder can pool
+    mask = (torch.rand(1, 1, 128, 160, generator=random) < 0.01).float()
+    guidance = mask * max_flow_px * (2 * torch.rand(1, 2, 128, 160, generator=random) - 1)
+    with torch.no_grad():
+        ours, same = (model(image, guidance, mask, mode="predict") for model in (network, theirs))
+    if not torch.allclose(ours, same, rtol=1e-4, atol=1e-4, equal_nan=True):
+        raise ValueError(
+            f"the authors' network with the weights of {source} predicts something else (by up to "
+            f"{float((ours - same).abs().max()):.3g} px): what no key tells differs (bins, strides, normalisation)"
+        )
+
+
+def _plain_sgd(optimizer) -> dict | None:
+    """A torch optimizer's state dict without what a wrapper put beside it; None where there is none."""
+    if not isinstance(optimizer, Mapping) or not {"state", "param_groups"} <= optimizer.keys():
+        return None
+    return {key: optimizer[key] for key in ("state", "param_groups")}
+
+
+def _save_whole(path: str | PathLike, content: dict) -> None:
+    """torch.save under a name that the file gets when it is whole."""
     path = Path(path)
     partial = path.with_name(f"{path.name}.partial")
     torch.save(content, partial)

@@ -1,0 +1,149 @@
+import importlib.util
+import json
+import runpy
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from cmp.engine.checkpoint import load_model, read_checkpoint
+from cmp.engine.peer_checkpoint import convert_checkpoint, load_network, to_peer_key
+from cmp.flow import FlowQuantizer
+from cmp.models import CMP, DiscreteLoss, MotionEncoder, PropagationDecoder, PyramidResNet, ResNet
+
+TOOL = Path(__file__).resolve().parents[2] / "tools" / "convert_checkpoint.py"
+
+
+def command(*args):
+    spec = importlib.util.spec_from_file_location("convert_checkpoint_command", TOOL)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.main([str(arg) for arg in args])
+
+
+def small_network(encoder=None, **quantizer):
+    torch.manual_seed(0)
+    return CMP(
+        encoder or dict(type=ResNet, depth=18),
+        dict(type=MotionEncoder),
+        dict(type=PropagationDecoder),
+        dict(type=FlowQuantizer, **(quantizer or dict(num_bins=9))),
+        dict(type=DiscreteLoss),
+        init="default",
+    ).eval()
+
+
+@pytest.fixture
+def theirs(tmp_path):
+    """The authors' file of a small network with an optimizer's state, and the network."""
+    network = small_network()
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.1, momentum=0.9)
+    data = (torch.zeros(2, 3, 64, 64), torch.ones(2, 2, 64, 64), torch.ones(2, 1, 64, 64), torch.ones(2, 2, 64, 64))
+    network.train()(*data, mode="loss")["loss"].backward()
+    optimizer.step()
+    weights = {to_peer_key(key): value for key, value in network.eval().state_dict().items()}
+    path = tmp_path / "ckpt_iter_7.pth.tar"
+    torch.save({"step": 7, "state_dict": weights, "optimizer": optimizer.state_dict()}, path)
+    return path, network
+
+
+def test_a_trip_there_and_back_returns_every_tensor_the_step_and_the_optimizer(theirs, tmp_path, capsys):
+    path, network = theirs
+    ours, back = tmp_path / "ours.pth", tmp_path / "back.pth.tar"
+    assert command(path, ours) == 0 and command(ours, back, "--to", "peer") == 0
+    assert "whole network, resnet18" in capsys.readouterr().out
+    before, after = (torch.load(p, weights_only=True) for p in (path, back))
+    assert after["step"] == 7 and list(after["state_dict"]) == list(before["state_dict"])
+    assert all(torch.equal(after["state_dict"][k], v) for k, v in before["state_dict"].items())
+    momentum = [o["optimizer"]["state"][3]["momentum_buffer"] for o in (before, after)]
+    assert torch.equal(*momentum) and after["optimizer"]["param_groups"] == before["optimizer"]["param_groups"]
+    inputs = torch.rand(1, 3, 64, 96), torch.ones(1, 2, 64, 96), torch.ones(1, 1, 64, 96)
+    with torch.no_grad():
+        assert torch.equal(load_model(ours)(*inputs, mode="predict"), network(*inputs, mode="predict"))
+    assert read_checkpoint(ours).meta["iter"] == 7
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["back.pth.tar", "ckpt_iter_7.pth.tar", "ours.pth"]
+
+
+def test_a_safetensors_file_describes_its_network_and_loads(theirs, tmp_path):
+    path, network = theirs
+    convert_checkpoint(path, tmp_path / "a.safetensors")
+    again = load_network(tmp_path / "a.safetensors")
+    assert again.quantizer == network.quantizer and not again.training
+    assert all(torch.equal(again.state_dict()[k], v) for k, v in network.state_dict().items())
+    with pytest.raises(ValueError, match="name it .pth.tar"):
+        convert_checkpoint(path, tmp_path / "b.safetensors", to="peer")
+
+
+def test_what_weights_do_not_tell_is_taken_from_the_caller(theirs, tmp_path):
+    convert_checkpoint(theirs[0], tmp_path / "a.pth", max_flow_px=20.0)
+    assert load_network(tmp_path / "a.pth").quantizer == FlowQuantizer(9, 20.0)
+
+
+def test_an_encoder_that_their_tool_extracted_comes_in_and_goes_out(theirs, tmp_path):
+    path, network = theirs
+    extracted = tmp_path / "convert_iter_7.pth.tar"
+    torch.save(network.image_encoder.state_dict(), extracted)  # what their tool does
+    convert_checkpoint(extracted, tmp_path / "ours.pth")
+    state_dict = read_checkpoint(tmp_path / "ours.pth").state_dict
+    assert all(torch.equal(state_dict[f"image_encoder.{k}"], v) for k, v in network.image_encoder.state_dict().items())
+    convert_checkpoint(path, tmp_path / "again.pth.tar", to="peer-backbone")
+    before, after = (torch.load(p, weights_only=True) for p in (extracted, tmp_path / "again.pth.tar"))
+    assert list(after) == list(before) and all(torch.equal(after[k], v) for k, v in before.items())
+    with pytest.raises(ValueError, match="an image encoder alone"):
+        convert_checkpoint(extracted, tmp_path / "x.pth.tar", to="peer")
+
+
+def test_an_extracted_encoder_that_lacks_or_adds_a_key_is_refused_by_name(tmp_path):
+    weights = small_network().image_encoder.state_dict()
+    del weights["layer1.0.conv1.weight"]
+    torch.save(weights | {"fc.bias": torch.zeros(1000)}, tmp_path / "a.pth")
+    with pytest.raises(ValueError, match=r"(?s)a.pth.*missing \(1\): layer1.0.conv1.weight.*left over \(1\): fc.bias"):
+        convert_checkpoint(tmp_path / "a.pth", tmp_path / "b.pth")
+    torch.save({"weight": torch.zeros(1)}, tmp_path / "c.pth")
+    with pytest.raises(ValueError, match="c.pth holds neither a network nor an image encoder"):
+        convert_checkpoint(tmp_path / "c.pth", tmp_path / "b.pth")
+    assert not (tmp_path / "b.pth").exists()
+
+
+@pytest.mark.parametrize(
+    "network, message",
+    (
+        (dict(spacing="quadratic"), "predicts something else"),
+        (dict(encoder=dict(type=ResNet, depth=18, output_stride=16)), "predicts something else"),
+        (dict(encoder=dict(type=PyramidResNet, depth=18, top_stride=8)), "no network with the layers of .*laterals"),
+    ),
+)
+def test_a_network_that_they_do_not_have_is_not_written_in_their_layout(network, message, tmp_path):
+    model = small_network(**network)
+    torch.save({"state_dict": model.state_dict(), "meta": {"cmp": model.describe()}}, tmp_path / "a.pth")
+    with pytest.raises(ValueError, match=message):
+        convert_checkpoint(tmp_path / "a.pth", tmp_path / "b.pth.tar", to="peer")
+    assert [file.name for file in tmp_path.iterdir()] == ["a.pth"]
+
+
+def test_the_command_names_a_missing_file_and_fails(tmp_path, capsys):
+    assert command(tmp_path / "none.pth", tmp_path / "out.pth") == 2
+    assert "none.pth" in capsys.readouterr().err
+
+
+def test_golden_outputs_hold_after_a_trip_there_and_back(shared_dir, tmp_path):
+    golden = shared_dir / "golden"
+    recipe = runpy.run_path(str(golden / "weights_recipe.py"))
+    paths = golden / "resnet50_plain.json", golden / "resnet50_plain.npz"
+    weights = {k: torch.from_numpy(v) for k, v in recipe["golden_weights"](*map(str, paths)).items()}
+    torch.save({"step": 3, "state_dict": weights}, tmp_path / "golden.pth.tar")
+    convert_checkpoint(tmp_path / "golden.pth.tar", tmp_path / "ours.safetensors")
+    convert_checkpoint(tmp_path / "ours.safetensors", tmp_path / "back.pth.tar", to="peer")
+    back = torch.load(tmp_path / "back.pth.tar", weights_only=True)["state_dict"]
+    assert all(torch.equal(back[k if k.startswith("module.") else f"module.{k}"], v) for k, v in weights.items())
+
+    noise, stored = json.loads(paths[0].read_text())["numeric_noise"], np.load(paths[1])
+    image, sparse = (torch.from_numpy(stored[f"{name}_a"]) for name in ("image", "sparse"))
+    for file in ("ours.safetensors", "back.pth.tar"):
+        model = load_network(tmp_path / file)
+        model.mean.zero_()  # golden images are normalised already
+        model.std.fill_(1)
+        with torch.no_grad():
+            flow = model(image, sparse[:, :2], sparse[:, 2:3], mode="predict")
+        assert (flow - torch.from_numpy(stored["flow_up_a"])).abs().max() <= 1.5 * noise["a"]["nomkldnn_flow"]
