@@ -157,7 +157,9 @@ class CMP(BaseModel):
         motion = self.motion_encoder(guidance.to(self.mean.dtype), mask.to(self.mean.dtype))
         if motion.shape[2:] != features.top.shape[2:]:
             raise ValueError(f"guidance of {tuple(guidance.shape[2:])} px does not have the image's size")
-        return self.decoder(features.expand(len(guidance)), motion)
+        if features.top.shape[0] not in (1, len(guidance)):
+            raise ValueError(f"features of {features.top.shape[0]} images do not fit {len(guidance)} guidance sets")
+        return self.decoder(features, motion)
 
     def decode(self, logits: torch.Tensor, size_hw: Sequence[int]) -> torch.Tensor:
         """Flow (B, 2, H, W) float32, px, from logits (B, num_logits, h, w): expectation first, upsampling after."""

@@ -45,8 +45,8 @@ class PropagationDecoder(nn.Module):
         self.head = nn.Conv2d(width * len(strides) + shortcut * motion_channels, num_logits, kernel_size=1)
 
     def forward(self, image: ImageFeatures, motion: torch.Tensor) -> torch.Tensor:
-        """(B, num_logits, h, w) logits from the image's features and (B, C, h, w) encoded guidance."""
-        propagated = self.propagation(torch.cat((image.top, motion), dim=1))
+        """(B, num_logits, h, w) logits from the features of B images, or of one, and (B, C, h, w) encoded guidance."""
+        propagated = self.propagation(torch.cat((_as_many(image.top, motion), motion), dim=1))
         return self.head(torch.cat((propagated, motion), dim=1) if self.shortcut else propagated)
 
 
@@ -86,11 +86,12 @@ class SkipPropagationDecoder(nn.Module):
         self.head = nn.Conv2d(64, num_logits, kernel_size=1)
 
     def forward(self, image: ImageFeatures, motion: torch.Tensor) -> torch.Tensor:
-        """Logits at the stem's size from the image's features and (B, C, h, w) encoded guidance."""
-        x = self.fuse_top(self.propagation(torch.cat((image.top, motion), dim=1)))
-        x = torch.cat((_resize(x, image.stage1), self.skip_stage1(image.stage1)), dim=1)
+        """Logits at the stem's size from the features of B images, or of one, and (B, C, h, w) encoded guidance."""
+        # What depends on the image alone is computed for as many images as there are, then seen once a guidance set.
+        x = self.fuse_top(self.propagation(torch.cat((_as_many(image.top, motion), motion), dim=1)))
+        x = torch.cat((_resize(x, image.stage1), _as_many(self.skip_stage1(image.stage1), motion)), dim=1)
         x = self.fuse_stage1(x)
-        x = torch.cat((_resize(x, image.stem), self.skip_stem(image.stem)), dim=1)
+        x = torch.cat((_resize(x, image.stem), _as_many(self.skip_stem(image.stem), motion)), dim=1)
         return self.head(self.fuse_stem(x))
 
 
@@ -119,6 +120,11 @@ def _conv_bn_relu(in_channels: int, out_channels: int) -> nn.Sequential:
     return nn.Sequential(
         nn.Conv2d(in_channels, out_channels, 3, padding=1), nn.BatchNorm2d(out_channels), nn.ReLU(inplace=True)
     )
+
+
+def _as_many(x: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+    """The map of one image seen once for each of like's batch; no memory is copied."""
+    return x.expand(len(like), -1, -1, -1)
 
 
 def _resize(x: torch.Tensor, like: torch.Tensor) -> torch.Tensor:

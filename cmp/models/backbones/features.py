@@ -20,13 +20,3 @@ class ImageFeatures(NamedTuple):
     stage2: torch.Tensor | None = None
     stage3: torch.Tensor | None = None
     stage4: torch.Tensor | None = None  # the last map of the backbone itself, before the 1x1 convolution that makes top
-
-    def expand(self, batch_size: int) -> "ImageFeatures":
-        """The features of one image seen as a batch of batch_size; no memory is copied.
-
-        Raises:
-            ValueError: the features belong to neither one image nor batch_size images.
-        """
-        if self.top.shape[0] not in (1, batch_size):
-            raise ValueError(f"features of {self.top.shape[0]} images do not fit a batch of {batch_size}")
-        return ImageFeatures(*(None if f is None else f.expand(batch_size, -1, -1, -1) for f in self))
