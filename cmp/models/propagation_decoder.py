@@ -44,8 +44,15 @@ class PropagationDecoder(nn.Module):
         self.propagation = PropagationNets(image_channels["top"] + motion_channels, strides, num_convs=2, width=width)
         self.head = nn.Conv2d(width * len(strides) + shortcut * motion_channels, num_logits, kernel_size=1)
 
-    def forward(self, image: ImageFeatures, motion: torch.Tensor) -> torch.Tensor:
-        """(B, num_logits, h, w) logits from the features of B images, or of one, and (B, C, h, w) encoded guidance."""
+    def prepare(self, image: ImageFeatures) -> ImageFeatures:
+        """What `forward` computes from the images alone, here nothing: of their features only what it reads."""
+        return ImageFeatures(image.top)
+
+    def forward(self, image: ImageFeatures, motion: torch.Tensor, *, prepared: bool = False) -> torch.Tensor:
+        """(B, num_logits, h, w) logits from the features of B images, or of one, and (B, C, h, w) encoded guidance.
+
+        With prepared=True image is what `prepare` returned.
+        """
         propagated = self.propagation(torch.cat((_as_many(image.top, motion), motion), dim=1))
         return self.head(torch.cat((propagated, motion), dim=1) if self.shortcut else propagated)
 
@@ -85,13 +92,21 @@ class SkipPropagationDecoder(nn.Module):
         self.fuse_stem = _conv_bn_relu(128 + 32, 64)
         self.head = nn.Conv2d(64, num_logits, kernel_size=1)
 
-    def forward(self, image: ImageFeatures, motion: torch.Tensor) -> torch.Tensor:
-        """Logits at the stem's size from the features of B images, or of one, and (B, C, h, w) encoded guidance."""
-        # What depends on the image alone is computed for as many images as there are, then seen once a guidance set.
+    def prepare(self, image: ImageFeatures) -> ImageFeatures:
+        """What `forward` computes from the images alone: one image's serves any number of guidance sets."""
+        return ImageFeatures(image.top, self.skip_stem(image.stem), self.skip_stage1(image.stage1))
+
+    def forward(self, image: ImageFeatures, motion: torch.Tensor, *, prepared: bool = False) -> torch.Tensor:
+        """Logits at the stem's size from the features of B images, or of one, and (B, C, h, w) encoded guidance.
+
+        With prepared=True image is what `prepare` returned.
+        """
+        if not prepared:
+            image = self.prepare(image)
         x = self.fuse_top(self.propagation(torch.cat((_as_many(image.top, motion), motion), dim=1)))
-        x = torch.cat((_resize(x, image.stage1), _as_many(self.skip_stage1(image.stage1), motion)), dim=1)
+        x = torch.cat((_resize(x, image.stage1), _as_many(image.stage1, motion)), dim=1)
         x = self.fuse_stage1(x)
-        x = torch.cat((_resize(x, image.stem), _as_many(self.skip_stem(image.stem), motion)), dim=1)
+        x = torch.cat((_resize(x, image.stem), _as_many(image.stem, motion)), dim=1)
         return self.head(self.fuse_stem(x))
 
 

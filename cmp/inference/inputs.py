@@ -1,0 +1,171 @@
+"""What callers hand to the propagator, in the one form it works on, or a refusal that names the argument.
+
+Legend: N images, T guidance sets, P points, H W image pixels.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from PIL import Image
+
+FAR_OUTSIDE = 0.1  # resampling overshoots 0..1 by a little; 0..255 or normalised images are far outside
+
+
+def as_image_batch(image: torch.Tensor | np.ndarray | Image.Image, max_pixels: int) -> torch.Tensor:
+    """(N, 3, H, W) uint8 or floating tensor from one image or a batch.
+
+    Args:
+        image: a PIL image of any mode; a tensor (3, H, W) or (N, 3, H, W); an array (H, W, 3), (N, H, W, 3) or channels
+            first as a tensor. uint8, or floating in 0..1.
+        max_pixels: largest height times width.
+
+    Raises:
+        ValueError: another type, shape or dtype, an array whose channels may be first or last, an empty or a too large
+            image, NaN, or floats far outside 0..1.
+    """
+    if isinstance(image, Image.Image):
+        _check_size((image.height, image.width), max_pixels)  # before a huge file is decoded
+        image = np.array(image.convert("RGB"))
+    if isinstance(image, np.ndarray):
+        if image.ndim not in (3, 4) or 3 not in (image.shape[-1], image.shape[-3]):
+            raise ValueError(f"image must be (H, W, 3) or (N, H, W, 3), or with channels first, got {image.shape}")
+        if image.shape[-1] == image.shape[-3] == 3:
+            raise ValueError(f"image must say which axis is colour, got {image.shape}: pass a tensor, channels first")
+        image = _from_numpy(image, "image")
+        image = image.movedim(-1, -3) if image.shape[-1] == 3 else image
+    if not isinstance(image, torch.Tensor):
+        raise ValueError(f"image must be a tensor, an array or a PIL image, got {type(image).__name__}")
+    if image.ndim not in (3, 4) or image.shape[-3] != 3:
+        raise ValueError(f"image must be (3, H, W) or (N, 3, H, W), got {tuple(image.shape)}")
+    image = image.detach()[None] if image.ndim == 3 else image.detach()
+    if image.numel() == 0:
+        raise ValueError(f"image must not be empty, got {tuple(image.shape)}")
+    _check_size(tuple(image.shape[2:]), max_pixels)
+    if image.dtype == torch.uint8:
+        return image
+    if not image.is_floating_point():
+        raise ValueError(f"image must be uint8 or floating in 0..1, got {image.dtype}")
+    low, high = (float(v) for v in image.aminmax())
+    if not (low >= -FAR_OUTSIDE and high <= 1 + FAR_OUTSIDE):  # NaN is in no range
+        raise ValueError(f"image must be in 0..1 where it is floating, got {low:.4g}..{high:.4g}")
+    return image
+
+
+def as_guidance(
+    sparse: torch.Tensor | np.ndarray, mask: torch.Tensor | np.ndarray, size_hw: tuple[int, int]
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Sparse flow (T, 2, H, W) and mask (T, 1, H, W), both float32.
+
+    Args:
+        sparse: (2, H, W) or (T, 2, H, W), px.
+        mask: (C, H, W) or (T, C, H, W) with C 1 or 2 (equal channels); bool or number.
+        size_hw: of the image.
+
+    Raises:
+        ValueError: another type, shape or size; T is 0; NaN or infinity; two mask channels that differ.
+    """
+    sparse, mask = _as_maps(sparse, "sparse", (2,), size_hw), _as_maps(mask, "mask", (1, 2), size_hw)
+    if len(mask) != len(sparse):
+        raise ValueError(f"mask must have as many sets as sparse, {len(sparse)}, got {len(mask)}")
+    if mask.shape[1] == 2:
+        if not torch.equal(mask[:, 0], mask[:, 1]):
+            raise ValueError("mask must be the same in its two channels: a guide gives x and y together")
+        mask = mask[:, :1]
+    return sparse, mask.to(sparse.device)
+
+
+def points_to_guidance(
+    points_xy: np.ndarray | torch.Tensor | Sequence,
+    vectors_xy: np.ndarray | torch.Tensor | Sequence,
+    size_hw: tuple[int, int],
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Arrows put on the pixel grid: sparse flow (T, 2, H, W) and mask (T, 1, H, W), both float32, on the CPU.
+
+    Args:
+        points_xy: (P, 2) px (x, y), rounded to the nearest pixel; of two points on one pixel the later counts. For T
+            sets (T, P, 2), or a list of T arrays (P_t, 2).
+        vectors_xy: px, shaped as points_xy.
+        size_hw: of the image.
+
+    Raises:
+        ValueError: shapes are others or do not match, values are no finite numbers, a point lies outside the image, or
+            a set has no point.
+    """
+    points, vectors = _as_sets(points_xy, "points_xy"), _as_sets(vectors_xy, "vectors_xy")
+    if len(points) != len(vectors):
+        raise ValueError(f"vectors_xy must have as many sets as points_xy, {len(points)}, got {len(vectors)}")
+    height, width = size_hw
+    sparse = torch.zeros(len(points), 2, height, width)
+    mask = torch.zeros(len(points), 1, height, width)
+    for i, (positions, motion) in enumerate(zip(points, vectors)):
+        if positions.shape != motion.shape:
+            raise ValueError(f"vectors_xy must be shaped as points_xy, {positions.shape}, got {motion.shape}")
+        columns, rows = np.floor(positions + 0.5).astype(np.int64).T
+        outside = (columns < 0) | (columns >= width) | (rows < 0) | (rows >= height)
+        if outside.any():
+            x, y = positions[outside][0]
+            raise ValueError(
+                f"points_xy must lie in the image of {width} x {height} px (width x height), got {int(outside.sum())} "
+                f"outside, first x={x:g}, y={y:g}"
+            )
+        sparse[i].numpy()[:, rows, columns] = motion.T
+        mask[i, 0].numpy()[rows, columns] = 1
+    return sparse, mask
+
+
+def _check_size(size_hw: tuple[int, int], max_pixels: int) -> None:
+    height, width = size_hw
+    if height * width > max_pixels:
+        raise ValueError(f"image must have at most {max_pixels} pixels, got {height} x {width}: make it smaller")
+
+
+def _as_maps(values, name: str, channels: tuple[int, ...], size_hw: tuple[int, int]) -> torch.Tensor:
+    if isinstance(values, np.ndarray):
+        values = _from_numpy(values, name)
+    if not isinstance(values, torch.Tensor):
+        raise ValueError(f"{name} must be a tensor or an array, got {type(values).__name__}")
+    if values.is_complex():
+        raise ValueError(f"{name} must be real numbers, got {values.dtype}")
+    values = values.detach()[None] if values.ndim == 3 else values.detach()
+    if values.ndim != 4 or values.shape[1] not in channels or tuple(values.shape[2:]) != size_hw or not len(values):
+        expected = " or ".join(f"(T, {c}, {size_hw[0]}, {size_hw[1]})" for c in channels)
+        raise ValueError(f"{name} must be {expected} for this image, got {tuple(values.shape)}")
+    values = values.float()
+    if not bool(values.isfinite().all()):
+        raise ValueError(
+            f"{name} must be finite, got {int((~values.isfinite()).sum())} values that are NaN or infinite"
+        )
+    return values
+
+
+def _as_sets(values, name: str) -> list[np.ndarray]:
+    """A list of (P, 2) float64 arrays with at least one point each."""
+    if isinstance(values, torch.Tensor):
+        values = values.detach().cpu().numpy()
+    several = np.ndim(values[0]) == 2 if isinstance(values, (list, tuple)) and len(values) else np.ndim(values) == 3
+    sets = []
+    for entry in values if several else [values]:
+        entry = entry.detach().cpu().numpy() if isinstance(entry, torch.Tensor) else entry
+        try:
+            array = np.asarray(entry, np.float64)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"{name} must be numbers (P, 2), got {type(entry).__name__}: {error}") from error
+        if array.size == 0:
+            raise ValueError(f"{name} must have at least one point in each set, got none")
+        if array.ndim != 2 or array.shape[1] != 2:
+            raise ValueError(f"{name} must be (P, 2), (T, P, 2) or a list of (P, 2), got {array.shape}")
+        if not np.isfinite(array).all():
+            raise ValueError(f"{name} must be finite, got NaN or infinity")
+        sets.append(array)
+    if not sets:
+        raise ValueError(f"{name} must have at least one set, got none")
+    return sets
+
+
+def _from_numpy(array: np.ndarray, name: str) -> torch.Tensor:
+    if array.dtype.kind not in "biuf":
+        raise ValueError(f"{name} must be an array of real numbers, got {array.dtype}")
+    # A copy where torch could not share the memory, or would warn that it is read-only.
+    shareable = array.flags.writeable and array.dtype.isnative and min(array.strides, default=0) >= 0
+    return torch.from_numpy(array if shareable else np.array(array, array.dtype.newbyteorder("=")))
