@@ -3,6 +3,7 @@
 from cmp.guidance.dense import guidance_tensors
 from cmp.guidance.interpolate import interpolate_inverse_distance, interpolate_nearest
 from cmp.guidance.strategies import STRATEGIES, grid_points, sample_guidance
+from cmp.guidance.videos import sample_video_guidance
 from cmp.guidance.watershed import local_maxima, motion_edges, thin_points, watershed_map
 
 __all__ = [
@@ -14,6 +15,7 @@ __all__ = [
     "local_maxima",
     "motion_edges",
     "sample_guidance",
+    "sample_video_guidance",
     "thin_points",
     "watershed_map",
 ]

@@ -1,0 +1,158 @@
+"""From tracks of points to guidance: what a few points do over a video, as flow from its first frame to each later one.
+
+Legend: N tracks, K known positions of one, T frames, H W pixels. Positions are (x, y) px, pixel centres at whole
+numbers.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from scipy.interpolate import PchipInterpolator
+
+
+def interpolate_tracks(tracks: np.ndarray | Sequence[np.ndarray], num_frames: int) -> np.ndarray:
+    """Positions of every track in every frame, from a few known ones spread evenly over time.
+
+    Between known positions x and y each follow a monotone cubic: smooth, through every known position, never beyond the
+    two it lies between.
+
+    Args:
+        tracks: (N, K, 2) px, or a sequence of N arrays (K_n, 2), each with a K of its own; K is at least 1. A track of
+            one position stays there.
+        num_frames: T, at least 1. The first known position is frame 0, the last frame T - 1; with one frame the first
+            counts.
+
+    Returns:
+        (N, T, 2) float32 px; N may be 0.
+
+    Raises:
+        ValueError: another shape, a track without positions, NaN or infinity, or num_frames below 1.
+
+    Source: PCHIP (Fritsch and Butland, 1984), as MOFA-Video interpolates what its users draw.
+    """
+    if num_frames < 1:
+        raise ValueError(f"num_frames must be at least 1, got {num_frames}")
+    result = np.zeros((len(tracks), num_frames, 2), np.float32)
+    for n, track in enumerate(tracks):
+        track = np.asarray(track, np.float64)
+        if track.ndim != 2 or track.shape[1] != 2 or len(track) < 1:
+            raise ValueError(f"tracks[{n}] must be (K, 2) with K at least 1, got {track.shape}")
+        if not np.isfinite(track).all():
+            raise ValueError(f"tracks[{n}] must be finite, got NaN or infinity")
+        if len(track) == 1:
+            result[n] = track
+        else:
+            times = np.linspace(0, len(track) - 1, num_frames)
+            result[n] = PchipInterpolator(np.arange(len(track)), track, axis=0)(times)
+    return result
+
+
+def tracks_to_guidance(
+    tracks: np.ndarray, size_hw: tuple[int, int], *, visible: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Flow from frame 0 to each later frame at the places where tracks start.
+
+    Args:
+        tracks: (N, T, 2) px, T at least 2. A track that starts between pixels stands at the nearest one, with its own
+            motion; of two at one pixel the later counts.
+        size_hw: of the frames.
+        visible: (N, T) bool: in frames where it is False a track gives no guidance; in frame 0, nowhere. None: all.
+
+    Returns:
+        sparse (T - 1, 2, H, W) float32 px and mask (T - 1, 1, H, W) float32: entry i is flow from frame 0 to frame
+        i + 1. `predict_dense` takes them with frame 0 as its image. All zeros where N is 0.
+
+    Raises:
+        ValueError: other shapes, NaN or infinity in a visible position, or a track starts outside the frame.
+    """
+    tracks = np.asarray(tracks, np.float64)
+    if tracks.ndim != 3 or tracks.shape[2] != 2 or tracks.shape[1] < 2:
+        raise ValueError(f"tracks must be (N, T, 2) with T at least 2, got {tracks.shape}")
+    num_tracks, num_frames = tracks.shape[:2]
+    visible = np.ones((num_tracks, num_frames), bool) if visible is None else np.asarray(visible)
+    if visible.shape != (num_tracks, num_frames) or visible.dtype != bool:
+        raise ValueError(f"visible must be ({num_tracks}, {num_frames}) bool, got {visible.shape} {visible.dtype}")
+    visible = visible & visible[:, :1]
+    if not np.isfinite(tracks[visible]).all():
+        raise ValueError("tracks must be finite where they are visible, got NaN or infinity")
+    height, width = size_hw
+    sparse = np.zeros((num_frames - 1, 2, height, width), np.float32)
+    mask = np.zeros((num_frames - 1, 1, height, width), np.float32)
+    for n in np.flatnonzero(visible[:, 0]):
+        x, y = np.floor(tracks[n, 0] + 0.5).astype(np.int64)
+        if not (0 <= x < width and 0 <= y < height):
+            raise ValueError(
+                f"tracks must start in the frame of {width} x {height} px (width x height), got track {n} at "
+                f"x={tracks[n, 0, 0]:g}, y={tracks[n, 0, 1]:g}"
+            )
+        seen = visible[n, 1:]
+        sparse[seen, :, y, x] = (tracks[n, 1:] - tracks[n, 0])[seen]
+        mask[seen, 0, y, x] = 1
+    return sparse, mask
+
+
+def resize_tracks(tracks: np.ndarray, from_hw: tuple[int, int], to_hw: tuple[int, int]) -> np.ndarray:
+    """Positions (..., 2) px in an image of another size, float32: x by the ratio of widths, y by that of heights.
+
+    The image's borders stay its borders: a pixel's centre at 0 lies half a pixel inside.
+
+    Raises:
+        ValueError: the last axis is not 2, or a side is below 1.
+    """
+    tracks = np.asarray(tracks, np.float64)
+    if tracks.ndim < 1 or tracks.shape[-1] != 2:
+        raise ValueError(f"tracks must be (..., 2), got {tracks.shape}")
+    return ((tracks + 0.5) * _ratios_xy(from_hw, to_hw) - 0.5).astype(np.float32)
+
+
+def resize_guidance(sparse: np.ndarray, mask: np.ndarray, size_hw: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+    """Guidance for the image at another size: every guide moves to its new pixel, u and v each by their ratio.
+
+    No guide is lost or doubled as in resampling; several that meet in one pixel are averaged.
+
+    Args:
+        sparse: (T, 2, H, W) px.
+        mask: (T, 1, H, W), above 0 where sparse is given.
+        size_hw: new height and width.
+
+    Returns:
+        sparse (T, 2, height, width) float32, px of the new size, and mask (T, 1, height, width) float32 of 0 and 1.
+
+    Raises:
+        ValueError: other shapes, or a side is below 1.
+    """
+    sparse, mask = np.asarray(sparse), np.asarray(mask)
+    if sparse.ndim != 4 or sparse.shape[1] != 2 or mask.shape != (len(sparse), 1, *sparse.shape[2:]):
+        raise ValueError(f"sparse must be (T, 2, H, W) and mask (T, 1, H, W), got {sparse.shape} and {mask.shape}")
+    from_hw = sparse.shape[2:]
+    ratios_xy = _ratios_xy(from_hw, size_hw)
+    height, width = size_hw
+    t, y, x = np.nonzero(mask[:, 0] > 0)
+    # Whole-number arithmetic: (y + 0.5) * height / H, rounded down.
+    rows, columns = (2 * y + 1) * height // (2 * from_hw[0]), (2 * x + 1) * width // (2 * from_hw[1])
+    total, count = np.zeros((len(sparse), height, width, 2)), np.zeros((len(sparse), height, width, 1))
+    np.add.at(total, (t, rows, columns), sparse[t, :, y, x] * ratios_xy)
+    np.add.at(count, (t, rows, columns), 1)
+    mean = (total / np.maximum(count, 1)).astype(np.float32)
+    return np.ascontiguousarray(mean.transpose(0, 3, 1, 2)), (count > 0).astype(np.float32).transpose(0, 3, 1, 2)
+
+
+def resize_flow_batch(flow: torch.Tensor, size_hw: tuple[int, int]) -> torch.Tensor:
+    """Dense flow (S, 2, H, W) px at another size, bilinear, u by the ratio of widths, v by that of heights; float32.
+
+    Raises:
+        ValueError: flow is not floating (S, 2, H, W), or a side is below 1.
+    """
+    if flow.ndim != 4 or flow.shape[1] != 2 or not flow.is_floating_point():
+        raise ValueError(f"flow must be floating (S, 2, H, W), got {flow.dtype} {tuple(flow.shape)}")
+    ratios = torch.tensor(_ratios_xy(tuple(flow.shape[2:]), size_hw), dtype=torch.float32, device=flow.device)
+    resized = F.interpolate(flow.float(), size=tuple(size_hw), mode="bilinear", align_corners=False)
+    return resized * ratios.view(1, 2, 1, 1)
+
+
+def _ratios_xy(from_hw: tuple[int, int], to_hw: tuple[int, int]) -> np.ndarray:
+    if min(*from_hw, *to_hw) < 1:
+        raise ValueError(f"sizes must be at least 1 px, got {tuple(from_hw)} and {tuple(to_hw)}")
+    return np.array([to_hw[1] / from_hw[1], to_hw[0] / from_hw[0]])
