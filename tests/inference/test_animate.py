@@ -1,0 +1,80 @@
+import numpy as np
+import pytest
+import torch
+
+from cmp.inference.animate import animate, animate_flows, fill_holes, splat_forward
+
+
+def image_of(height=12, width=17):
+    return torch.rand(1, 3, height, width, generator=torch.Generator().manual_seed(0))
+
+
+def test_a_whole_pixel_motion_moves_the_picture_exactly_and_leaves_holes():
+    image, flow = image_of(), torch.zeros(1, 2, 12, 17)
+    flow[:, 0], flow[:, 1] = 3, -2
+    moved, landed = splat_forward(image, flow)
+    assert torch.allclose(moved[:, :, :-2, 3:], image[:, :, 2:, :-3], atol=1e-6)
+    assert (landed[:, :, :-2, 3:] == 1).all() and landed.sum() == 10 * 14 and not moved[:, :, :, :3].any()
+
+
+def test_splatting_is_what_a_slow_loop_says():
+    random = torch.Generator().manual_seed(1)
+    image, flow = image_of(5, 6), 4 * torch.rand(1, 2, 5, 6, generator=random) - 2
+    importance = 3 * torch.rand(1, 1, 5, 6, generator=random)
+    colour, weight, count = np.zeros((3, 5, 6)), np.zeros((5, 6)), np.zeros((5, 6))
+    for y in range(5):
+        for x in range(6):
+            to_x, to_y = x + float(flow[0, 0, y, x]), y + float(flow[0, 1, y, x])
+            for row in range(5):
+                for column in range(6):
+                    share = max(0, 1 - abs(to_x - column)) * max(0, 1 - abs(to_y - row))
+                    w = share * np.exp(float(importance[0, 0, y, x]))
+                    colour[:, row, column] += w * image[0, :, y, x].numpy()
+                    weight[row, column] += w
+                    count[row, column] += share
+    moved, landed = splat_forward(image, flow, importance)
+    expected = np.where(weight > 0, colour / np.maximum(weight, 1e-12), 0)
+    assert np.allclose(moved[0].numpy(), expected, atol=1e-4) and np.allclose(landed[0, 0].numpy(), count, atol=1e-5)
+
+
+def test_what_moves_passes_in_front_of_what_stands():
+    image, flow = torch.zeros(1, 1, 3, 20), torch.zeros(1, 2, 3, 20)
+    image[..., 2], flow[:, 0, :, 2] = 1, 10.0
+    moved, landed = splat_forward(image, flow)
+    assert (moved[..., 12] > 0.99).all() and (landed[..., 12] == 2).all() and (landed[..., 2] == 0).all()
+
+
+def test_holes_get_what_is_around_them_and_the_rest_stays():
+    image, landed = torch.full((1, 3, 9, 13), 0.7), torch.ones(1, 1, 9, 13)
+    landed[..., 2:7, 3:9] = 0
+    filled = fill_holes(image * landed, landed)
+    assert torch.allclose(filled, image, atol=1e-5)
+    picture = image_of(9, 13)
+    assert torch.equal(fill_holes(picture, landed)[..., 7:, :], picture[..., 7:, :])
+    assert not fill_holes(picture * 0, landed * 0).any()
+
+
+def test_frames_run_from_the_image_to_the_whole_flow_and_nan_is_left_out():
+    image = (255 * image_of()[0].permute(1, 2, 0)).to(torch.uint8).numpy()
+    flow = np.zeros((12, 17, 2), np.float32)
+    flow[..., 0] = 4
+    frames = list(animate(image, flow, 3))
+    assert np.array_equal(frames[0], image) and all(f.shape == image.shape and f.dtype == np.uint8 for f in frames)
+    assert np.array_equal(frames[1][:, 2:], image[:, :-2]) and np.array_equal(frames[2][:, 4:], image[:, :-4])
+    by_flows = list(animate_flows(image, np.stack([flow / 2, flow]).transpose(0, 3, 1, 2)))
+    assert all(np.array_equal(a, b) for a, b in zip(by_flows, frames, strict=True))
+    flow[3, 3] = np.nan
+    assert len(list(animate(image, flow, 2))) == 2
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    (
+        (dict(image=np.zeros((4, 5, 3))), "image must be"),
+        (dict(flow=np.zeros((5, 4, 2))), "flow must be"),
+        (dict(num_frames=1), "num_frames must be at least 2, got 1"),
+    ),
+)
+def test_bad_input_is_refused_at_once(change, message):
+    with pytest.raises(ValueError, match=message):
+        animate(**(dict(image=np.zeros((4, 5, 3), np.uint8), flow=np.zeros((4, 5, 2)), num_frames=3) | change))

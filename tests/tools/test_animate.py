@@ -1,0 +1,54 @@
+import importlib.util
+import json
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from cmp.flow import FlowQuantizer
+from cmp.models import CMP, DiscreteLoss, MotionEncoder, PropagationDecoder, ResNet
+
+TOOL = Path(__file__).resolve().parents[2] / "tools" / "animate.py"
+
+
+def command(*args):
+    spec = importlib.util.spec_from_file_location("animate_command", TOOL)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.main([str(arg) for arg in args])
+
+
+@pytest.fixture
+def files(tmp_path):
+    torch.manual_seed(0)
+    encoder, motion = dict(type=ResNet, depth=18), dict(type=MotionEncoder)
+    model = CMP(encoder, motion, dict(type=PropagationDecoder), dict(type=FlowQuantizer), dict(type=DiscreteLoss))
+    torch.save({"state_dict": model.state_dict(), "meta": {"cmp": model.describe()}}, tmp_path / "net.pth")
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (48, 70, 3), np.uint8)).save(tmp_path / "in.png")
+    (tmp_path / "tracks.json").write_text(json.dumps([[[3, 4], [9, 4], [9, 8]], [[60, 40]]]))
+    return tmp_path
+
+
+def test_arrows_and_tracks_give_films_of_the_asked_length(files, capsys):
+    inputs = ("--checkpoint", files / "net.pth", "--frames", 4)
+    assert command(files / "in.png", files / "a.mp4", *inputs, "--arrow", "3,4,9,4", "--arrow", "60,40,60,40") == 0
+    assert command(files / "in.png", files / "b.mp4", *inputs, "--tracks", files / "tracks.json") == 0
+    assert "b.mp4: 4 frames" in capsys.readouterr().out
+    for name in ("a.mp4", "b.mp4"):
+        with av.open(str(files / name)) as film:
+            assert [(frame.height, frame.width) for frame in film.decode(video=0)] == [(48, 70)] * 4
+
+
+def test_mistakes_are_named(files, capsys):
+    inputs = (files / "in.png", files / "a.gif", "--checkpoint", files / "net.pth")
+    for more, message in (
+        (("--arrow", "70,4,9,4"), "points_xy must lie in the image"),
+        (("--arrow", "3,4,9,4", "--frames", 1), "--frames must be at least 2"),
+        (("--tracks", files / "none.json"), "none.json"),
+    ):
+        assert command(*inputs, *more) == 2
+        assert message in capsys.readouterr().err
+    assert not (files / "a.gif").exists()
