@@ -93,8 +93,13 @@ class SkipPropagationDecoder(nn.Module):
         self.head = nn.Conv2d(64, num_logits, kernel_size=1)
 
     def prepare(self, image: ImageFeatures) -> ImageFeatures:
-        """What `forward` computes from the images alone: one image's serves any number of guidance sets."""
-        return ImageFeatures(image.top, self.skip_stem(image.stem), self.skip_stage1(image.stage1))
+        """What `forward` computes from the images alone: one image's serves any number of guidance sets.
+
+        A convolution over x and skip side by side is the sum of one over x and one over skip; the latter is done here.
+        """
+        stem = _convolve_part(self.fuse_stem, self.skip_stem(image.stem), 128)
+        stage1 = _convolve_part(self.fuse_stage1, self.skip_stage1(image.stage1), 256)
+        return ImageFeatures(image.top, stem, stage1)
 
     def forward(self, image: ImageFeatures, motion: torch.Tensor, *, prepared: bool = False) -> torch.Tensor:
         """Logits at the stem's size from the features of B images, or of one, and (B, C, h, w) encoded guidance.
@@ -104,10 +109,8 @@ class SkipPropagationDecoder(nn.Module):
         if not prepared:
             image = self.prepare(image)
         x = self.fuse_top(self.propagation(torch.cat((_as_many(image.top, motion), motion), dim=1)))
-        x = torch.cat((_resize(x, image.stage1), _as_many(image.stage1, motion)), dim=1)
-        x = self.fuse_stage1(x)
-        x = torch.cat((_resize(x, image.stem), _as_many(image.stem, motion)), dim=1)
-        return self.head(self.fuse_stem(x))
+        x = _finish(self.fuse_stage1, _resize(x, image.stage1), image.stage1)
+        return self.head(_finish(self.fuse_stem, _resize(x, image.stem), image.stem))
 
 
 class PropagationNets(nn.Module):
@@ -135,6 +138,17 @@ def _conv_bn_relu(in_channels: int, out_channels: int) -> nn.Sequential:
     return nn.Sequential(
         nn.Conv2d(in_channels, out_channels, 3, padding=1), nn.BatchNorm2d(out_channels), nn.ReLU(inplace=True)
     )
+
+
+def _convolve_part(layers: nn.Sequential, x: torch.Tensor, first: int) -> torch.Tensor:
+    """The convolution of a conv-norm-relu over its input channels from `first` on: the part that x has in its sum."""
+    return F.conv2d(x, layers[0].weight[:, first:], padding=layers[0].padding)
+
+
+def _finish(layers: nn.Sequential, x: torch.Tensor, rest: torch.Tensor) -> torch.Tensor:
+    """A conv-norm-relu whose first input channels are x and whose others `_convolve_part` has summed to `rest`."""
+    conv, norm, relu = layers
+    return relu(norm(F.conv2d(x, conv.weight[:, : x.shape[1]], conv.bias, padding=conv.padding) + rest))
 
 
 def _as_many(x: torch.Tensor, like: torch.Tensor) -> torch.Tensor:

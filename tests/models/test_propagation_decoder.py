@@ -92,3 +92,22 @@ def test_a_map_too_small_to_pool_is_refused_by_name():
     image, motion = features()
     with pytest.raises(ValueError, match="too few to pool by 16"):
         PropagationDecoder(CHANNELS, 3, num_logits=10, strides=(1, 16))(image, motion)
+
+
+def test_the_skip_decoder_is_convolutions_over_maps_side_by_side_and_prepares_one_image_for_many_sets():
+    torch.manual_seed(0)
+    decoder = SkipPropagationDecoder({"top": 8, "stage1": 6, "stem": 4}, 5, 10, strides=(1, 2), width=16).eval()
+    image = ImageFeatures(torch.randn(1, 8, 6, 8), torch.randn(1, 4, 24, 32), torch.randn(1, 6, 12, 16))
+    motion = torch.randn(3, 5, 6, 8)
+
+    def up(x, like):
+        return torch.nn.functional.interpolate(x, size=like.shape[2:], mode="bilinear", align_corners=True)
+
+    with torch.no_grad():
+        top, stem, stage1 = (f.repeat(3, 1, 1, 1) for f in (image.top, image.stem, image.stage1))
+        x = decoder.fuse_top(decoder.propagation(torch.cat((top, motion), dim=1)))
+        x = decoder.fuse_stage1(torch.cat((up(x, stage1), decoder.skip_stage1(stage1)), dim=1))
+        x = decoder.fuse_stem(torch.cat((up(x, stem), decoder.skip_stem(stem)), dim=1))
+        expected = decoder.head(x)
+        for logits in (decoder(image, motion), decoder(decoder.prepare(image), motion, prepared=True)):
+            torch.testing.assert_close(logits, expected, rtol=1e-4, atol=1e-5)
