@@ -1,6 +1,5 @@
 """Hooks of a training run: checkpoints that load safely, pictures of predictions, a progress bar."""
 
-import logging
 import sys
 
 import numpy as np
@@ -65,7 +64,8 @@ class ProgressBar(Hook):
 
     def before_train(self, runner: Runner) -> None:
         terminal = sys.stderr.isatty()
-        on = is_main_process() and (terminal or not runner.logger.isEnabledFor(logging.INFO))
+        quiet = runner.cfg.get("log_level", "INFO") not in ("INFO", "DEBUG")
+        on = is_main_process() and (terminal or quiet)
         self.bar = tqdm(
             total=runner.max_iters,
             initial=runner.iter,

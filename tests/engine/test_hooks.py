@@ -2,11 +2,12 @@ from collections import OrderedDict
 from types import SimpleNamespace
 
 import numpy as np
+import pytest
 import torch
 from mmengine.logging import HistoryBuffer
 
 from cmp.engine.checkpoint import load_model
-from cmp.engine.hooks import PlainCheckpoint, PredictionPictures
+from cmp.engine.hooks import PlainCheckpoint, PredictionPictures, ProgressBar
 from cmp.flow import FlowQuantizer
 from cmp.models import CMP, DiscreteLoss, MotionEncoder, PropagationDecoder, PyramidResNet
 from cmp.version import __version__
@@ -79,3 +80,15 @@ def test_a_validation_of_nothing_draws_nothing():
     hook.before_val_epoch(runner)
     hook.after_val_epoch(runner)
     assert runner.visualizer.added == []
+
+
+@pytest.mark.parametrize(("log_level", "shown"), [("INFO", False), ("WARNING", True)])
+def test_away_from_a_terminal_a_bar_is_shown_where_the_log_is_quiet(log_level, shown, capsys):
+    runner = SimpleNamespace(cfg={"log_level": log_level}, max_iters=3, iter=1)
+    bar = ProgressBar()
+    bar.before_train(runner)
+    bar.bar.mininterval = 0
+    for step in (1, 2):
+        bar.after_train_iter(runner, step)
+    bar.after_train(runner)
+    assert ("3/3" in capsys.readouterr().err) == shown
