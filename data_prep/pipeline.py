@@ -30,7 +30,8 @@ from cmp.flow.codec import CODECS, encode_flow
 from cmp.guidance.watershed import local_maxima, motion_edges, watershed_map
 from cmp.version import __version__
 from cmp.video.readers import BACKENDS, VideoReader, open_video
-from data_prep.estimators import DEFAULT_ESTIMATOR, FlowEstimator, create_estimator
+from data_prep.estimators import DEFAULT_ESTIMATOR, FlowEstimator, PrecomputedFlow, check_estimator, create_estimator
+from data_prep.estimators.weights import weights_label
 from data_prep.executors import LocalExecutor, Outcome
 from data_prep.pairs import choose_pairs
 from data_prep.quality import Thresholds, drop_reasons, score_pair
@@ -44,7 +45,9 @@ class PrepareSettings:
     interval_*, pairs_per_video, stride_*: see `choose_pairs`; 5 frames and 50 pairs a video where nothing is given.
     short_side_px: frames are made smaller to this short side (area filter); 0 keeps their size.
     enlarge: also make smaller frames larger (bicubic).
-    estimator, codec: names, see `create_estimator` and `cmp.flow.encode_flow`.
+    estimator, codec: names, see `data_prep.estimators` and `cmp.flow.encode_flow`.
+    estimator_weights: a local file of weights, for RAFT and ptlflow; None for the library's own.
+    estimator_device: "cpu", "cuda", "cuda:1", ... or "auto", for the same.
     jpeg_quality: of the stored frames, 1 to 100.
     store_second: store frame t+k too.
     candidates_kernel: store the maxima of the watershed map under this odd kernel (before thinning); None for none.
@@ -61,6 +64,8 @@ class PrepareSettings:
     short_side_px: int = 416
     enlarge: bool = False
     estimator: str = DEFAULT_ESTIMATOR
+    estimator_weights: str | None = None
+    estimator_device: str = "auto"
     codec: str = "half16"
     jpeg_quality: int = 92
     store_second: bool = False
@@ -76,7 +81,7 @@ class PrepareSettings:
         if self.pairs_per_video is None and self.stride_frames is None and self.stride_s is None:
             object.__setattr__(self, "pairs_per_video", 50)
         self.choose(np.arange(3) / 25)  # checks intervals and strides
-        create_estimator(self.estimator)
+        check_estimator(self.estimator, self.estimator_weights)
         if self.codec not in CODECS:
             raise ValueError(f"codec must be one of {', '.join(CODECS)}, got {self.codec!r}")
         if self.reader not in BACKENDS or self.reader == "frames":
@@ -102,6 +107,19 @@ class PrepareSettings:
             stride_frames=self.stride_frames,
             stride_s=self.stride_s,
         )
+
+    def as_stored(self) -> dict:
+        """What store.json keeps and a later job must agree with: no paths of this machine, and not the device.
+
+        A file of weights is kept as a hash of its content, a folder of flow files as "files".
+        """
+        kept = asdict(self)
+        del kept["estimator_device"]
+        if self.estimator_weights is not None:
+            kept["estimator_weights"] = weights_label(self.estimator_weights)
+        if self.estimator.startswith("files:"):
+            kept["estimator"] = "files"
+        return kept
 
     def stored_size(self, size_hw: tuple[int, int]) -> tuple[int, int]:
         """Height and width at which frames of this size are stored, px."""
@@ -177,10 +195,10 @@ def prepare_folder(
     sources = find_videos(video_dir, leave_out=out_dir)
     if not sources:
         raise ValueError(f"{video_dir}: holds no video (looked for video files and folders of frames, also below it)")
-    estimator = create_estimator(settings.estimator).describe()
+    estimator = _create_estimator(settings, "").describe()  # what is missing is said before anything is written
     about = {"package": __version__, "estimator": estimator, "opencv": cv2.__version__, "pyav": av.__version__}
     with lock_store(out_dir):
-        begin_store(out_dir, asdict(settings), about)
+        begin_store(out_dir, settings.as_stored(), about)
         records = read_records(out_dir)
         todo = [s for s in sources if not _is_settled(video_dir, out_dir, s, records.get(s.video_id), retry_failed)]
         if todo:
@@ -239,6 +257,7 @@ def new_record(source: VideoSource) -> dict:
 
 def initialize_worker() -> None:
     """Settings of a worker process: one thread, and no chatter of native libraries between progress bars."""
+    os.environ.update(OMP_NUM_THREADS="1", MKL_NUM_THREADS="1")  # for torch, which is not imported yet
     cv2.setNumThreads(1)
     av.logging.set_level(av.logging.PANIC)
 
@@ -247,7 +266,7 @@ def _write_samples(
     task: VideoTask, reader: VideoReader, shard: ShardWriter, record: dict, progress: Callable[[int], None]
 ) -> None:
     settings = task.settings
-    estimator = create_estimator(settings.estimator)
+    estimator = _create_estimator(settings, task.source.path)
     size_hw = settings.stored_size(reader.size_hw)
     pairs = settings.choose(reader.times_s)
     record["pairs_chosen"] = len(pairs)
@@ -256,6 +275,15 @@ def _write_samples(
     for first, second in pairs.tolist():
         last_use[first] = max(second, last_use.get(first, 0))
     held: dict[int, tuple[float, np.ndarray]] = {}
+    waiting: list[_Pair] = []  # until there are enough for the estimator
+
+    def write_waiting() -> int:
+        written = 0
+        for pair, flow in zip(waiting, _flows(estimator, waiting), strict=True):
+            written += _write_pair(pair, flow, task.source, reader, settings, estimator.describe(), shard, record)
+        waiting.clear()
+        return written
+
     read = 0
     for frame in reader.read(np.unique(pairs).tolist()):
         read += 1
@@ -263,13 +291,15 @@ def _write_samples(
         partner = first_of.get(frame.index)
         written = 0
         if partner in held:
-            flow = estimator.estimate(held[partner][1], image)
-            pair = _Pair((partner, frame.index), (held[partner][0], frame.time_s), (held[partner][1], image), flow)
-            written = _write_pair(pair, task.source, reader, settings, estimator, shard, record)
+            frames, times_s = (partner, frame.index), (held[partner][0], frame.time_s)
+            waiting.append(_Pair(frames, times_s, (held[partner][1], image)))
+            if len(waiting) == estimator.batch_size:
+                written = write_waiting()
         if frame.index in last_use:
             held[frame.index] = (frame.time_s, image)
         held = {index: value for index, value in held.items() if last_use[index] > frame.index}
         progress(written)
+    progress(write_waiting())
     record["video"] = {
         "reader": reader.backend,
         "num_frames": reader.num_frames,
@@ -296,27 +326,40 @@ class _Pair:
     frames: tuple[int, int]
     times_s: tuple[float, float]
     images: tuple[np.ndarray, np.ndarray]
-    flow: np.ndarray
+
+
+def _create_estimator(settings: PrepareSettings, video: str) -> FlowEstimator | PrecomputedFlow:
+    """What finds or holds the flow of a video, given by its path ("" for what all of them share)."""
+    if settings.estimator.startswith("files:"):
+        return PrecomputedFlow(settings.estimator.removeprefix("files:"), video)
+    return create_estimator(settings.estimator, weights=settings.estimator_weights, device=settings.estimator_device)
+
+
+def _flows(estimator: FlowEstimator | PrecomputedFlow, pairs: list[_Pair]) -> list[np.ndarray]:
+    if isinstance(estimator, PrecomputedFlow):
+        return [estimator.read(pair.frames, pair.images[0].shape[:2]) for pair in pairs]
+    return estimator.estimate_batch([pair.images[0] for pair in pairs], [pair.images[1] for pair in pairs])
 
 
 def _write_pair(
     pair: _Pair,
+    flow: np.ndarray,
     source: VideoSource,
     reader: VideoReader,
     settings: PrepareSettings,
-    estimator: FlowEstimator,
+    estimator: dict,
     shard: ShardWriter,
     record: dict,
 ) -> int:
     """Judge a pair and write it or note why not; returns how many were written."""
     scores: dict = {}
     reasons = ["bad_flow"]
-    if np.isfinite(pair.flow).all():
-        scores = score_pair(*pair.images, pair.flow, max_flow_px=settings.max_flow_px)
+    if np.isfinite(flow).all():
+        scores = score_pair(*pair.images, flow, max_flow_px=settings.max_flow_px)
         reasons = drop_reasons(scores, settings.thresholds)
     if not reasons:
         try:
-            payload, header = encode_flow(pair.flow, settings.codec)
+            payload, header = encode_flow(flow, settings.codec)
         except ValueError:  # vectors longer than the codec holds
             reasons = ["bad_flow"]
     if reasons:
@@ -326,16 +369,16 @@ def _write_pair(
         "video": {"id": source.video_id, "path": source.path, "fps": reader.fps, "size_hw": list(reader.size_hw)},
         "frames": list(pair.frames),
         "times_s": [round(time_s, 6) for time_s in pair.times_s],
-        "size_hw": list(pair.flow.shape[:2]),
+        "size_hw": list(flow.shape[:2]),
         "flow": header,
-        "estimator": estimator.describe(),
+        "estimator": estimator,
         "quality": scores,
     }
     members = {"first.jpg": _jpeg(pair.images[0], settings.jpeg_quality), "flow.bin": payload}
     if settings.store_second:
         members["second.jpg"] = _jpeg(pair.images[1], settings.jpeg_quality)
     if settings.candidates_kernel is not None:
-        points_yx = local_maxima(watershed_map(motion_edges(pair.flow)), settings.candidates_kernel)
+        points_yx = local_maxima(watershed_map(motion_edges(flow)), settings.candidates_kernel)
         buffer = io.BytesIO()
         np.save(buffer, points_yx.astype(np.int32), allow_pickle=False)
         members["guides.npy"] = buffer.getvalue()

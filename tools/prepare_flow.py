@@ -20,7 +20,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the checkout's own packages, installed or not
 
 from cmp.flow.codec import CODECS
-from data_prep.estimators import ESTIMATORS
+from data_prep.estimators import CLASSICAL, RAFT
 from data_prep.pipeline import PrepareReport, PrepareSettings, prepare_folder
 from data_prep.quality import Thresholds
 
@@ -59,7 +59,12 @@ def build_parser() -> argparse.ArgumentParser:
 
     add(stored, "--short-side", defaults.short_side_px, "frames are shrunk to this short side; 0: not", metavar="PX")
     stored.add_argument("--enlarge", action="store_true", help="also enlarge frames that are smaller than that")
-    add(stored, "--estimator", defaults.estimator, "optical flow by", choices=ESTIMATORS)
+    names = f"optical flow by {', '.join(CLASSICAL + RAFT)}, ptlflow:NAME, or files:FOLDER; see docs/estimators.md"
+    add(stored, "--estimator", defaults.estimator, names, metavar="NAME")
+    stored.add_argument(
+        "--estimator-weights", metavar="FILE", help="weights for RAFT or ptlflow (default: the library's own)"
+    )
+    add(stored, "--estimator-device", defaults.estimator_device, "where those run: auto, cpu, cuda:1", metavar="DEVICE")
     add(stored, "--codec", defaults.codec, "how flow is stored", choices=tuple(CODECS))
     add(stored, "--jpeg-quality", defaults.jpeg_quality, "of stored frames, 1 to 100", metavar="Q")
     stored.add_argument("--store-second", action="store_true", help="store the second frame too")
@@ -97,6 +102,8 @@ def settings_of(args: argparse.Namespace) -> PrepareSettings:
         short_side_px=args.short_side,
         enlarge=args.enlarge,
         estimator=args.estimator,
+        estimator_weights=args.estimator_weights,
+        estimator_device=args.estimator_device,
         codec=args.codec,
         jpeg_quality=args.jpeg_quality,
         store_second=args.store_second,
@@ -150,7 +157,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("\nStopped. Everything finished so far is kept: run the same command again to go on.", file=sys.stderr)
         return 130
-    except (ValueError, OSError, RuntimeError) as error:
+    except (ValueError, OSError, RuntimeError, ModuleNotFoundError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     for path, reason, detail in report.failures:

@@ -7,10 +7,13 @@ import numpy as np
 import pytest
 
 from cmp.datasets.pair_store import PairStore, StoreWriteError, begin_store, lock_store, read_records
+from cmp.flow import write_flow
 from cmp.video import open_video, write_video
 from data_prep import pipeline
+from data_prep.estimators.classical import DisEstimator
 from data_prep.executors import Outcome
 from data_prep.pipeline import PrepareSettings, VideoTask, prepare_folder, prepare_video
+from data_prep.quality import Thresholds
 from data_prep.videos import VideoSource
 
 HEIGHT, WIDTH = 72, 96
@@ -230,3 +233,44 @@ def test_a_job_that_changes_a_store_takes_its_index_away_until_it_has_finished(t
         prepare_folder(tmp_path / "in", tmp_path / "out", settings, num_workers=1, show_progress=False)
     assert not any(path.exists() for path in derived)  # the old index would know nothing of b.mp4
     assert len(PairStore(tmp_path / "out").videos) == 2
+
+
+def test_flow_from_files_becomes_the_flow_of_the_samples(tmp_path):
+    write_video(tmp_path / "v.mp4", sliding_rectangle(10), 20)
+    (tmp_path / "flow" / "v").mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    flows = {(first, first + 2): rng.uniform(-9, 9, (HEIGHT, WIDTH, 2)).astype(np.float32) for first in (0, 4)}
+    for (first, second), flow in flows.items():
+        write_flow(tmp_path / "flow" / "v" / f"{first}_{second}.flo", flow)
+    limits = Thresholds(max_unexplained=99)
+    settings = dict(interval_frames=2, stride_frames=4, thresholds=limits, codec="float32")
+    settings = PrepareSettings(estimator=f"files:{tmp_path / 'flow'}", **settings)
+    record, store = prepare_one(tmp_path, "v.mp4", settings)
+    assert record["status"] == "done" and store.frames.tolist() == [[0, 2], [4, 6]]
+    assert all((store[position].flow == flow).all() for position, flow in enumerate(flows.values()))
+    assert store[0].meta["estimator"]["name"] == "files" and str(tmp_path) not in str(settings.as_stored())
+    (tmp_path / "flow" / "v" / "4_6.flo").unlink()
+    source = VideoSource("v.mp4", "file")
+    prepare_video(VideoTask(str(tmp_path), str(store.path), source, settings, ("auto",)), lambda written: None)
+    record = read_records(store.path)[source.video_id]
+    assert record["status"] == "failed" and "4_6.flo" in record["detail"]
+
+
+def test_an_estimator_that_likes_batches_gets_them_and_the_store_is_the_same(tmp_path, monkeypatch):
+    for folder in ("one", "three"):
+        (tmp_path / folder).mkdir()
+        write_video(tmp_path / folder / "v.mp4", sliding_rectangle(16), 20)
+    settings = PrepareSettings(interval_frames=2, stride_frames=2)
+    record, _ = prepare_one(tmp_path / "one", "v.mp4", settings)
+    sizes = []
+
+    class Batched(DisEstimator):
+        batch_size = 3
+
+        def estimate_batch(self, firsts, seconds):
+            sizes.append(len(firsts))
+            return super().estimate_batch(firsts, seconds)
+
+    monkeypatch.setattr(pipeline, "create_estimator", lambda name, **kwargs: Batched(name))
+    again, _ = prepare_one(tmp_path / "three", "v.mp4", settings)
+    assert sizes == [3, 3, 1] and again["shard"] == record["shard"] and len(again["samples"]) == 7
