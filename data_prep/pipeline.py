@@ -6,7 +6,7 @@ import io
 import json
 import os
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -121,6 +121,20 @@ class PrepareSettings:
             kept["estimator"] = "files"
         return kept
 
+    @classmethod
+    def from_stored(cls, kept: dict, estimator_weights: str | None = None) -> PrepareSettings:
+        """The settings that a store was made with; weights that it knows by their hash have to be given again.
+
+        Raises ValueError if they are of another version, or the flow came from files.
+        """
+        if kept.get("estimator") == "files":
+            raise ValueError("the flow of this store came from files: run tools/prepare_flow.py with its flags instead")
+        try:
+            thresholds = Thresholds(**kept["thresholds"])
+            return cls(**kept | {"thresholds": thresholds, "estimator_weights": estimator_weights})
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"settings of another version of this package ({error})") from error
+
     def stored_size(self, size_hw: tuple[int, int]) -> tuple[int, int]:
         """Height and width at which frames of this size are stored, px."""
         short = min(size_hw)
@@ -171,6 +185,7 @@ def prepare_folder(
     num_workers: int | None = None,
     stall_s: float | None = 300.0,
     retry_failed: bool = False,
+    redo: Collection[str] | None = None,
     show_progress: bool = True,
 ) -> PrepareReport:
     """Bring a pair store up to date with a folder of videos.
@@ -184,6 +199,7 @@ def prepare_folder(
         num_workers: processes; all available cores if None.
         stall_s: a video whose process makes no progress for so long is tried with the next reader, then failed.
         retry_failed: do failed videos again.
+        redo: ids of videos to do again whatever their verdict, and no others.
         show_progress: draw a progress bar on stderr.
 
     Raises:
@@ -193,6 +209,8 @@ def prepare_folder(
         StoreWriteError: the store cannot be written.
     """
     sources = find_videos(video_dir, leave_out=out_dir)
+    if redo is not None:
+        sources = [source for source in sources if source.video_id in redo]
     if not sources:
         raise ValueError(f"{video_dir}: holds no video (looked for video files and folders of frames, also below it)")
     estimator = _create_estimator(settings, "").describe()  # what is missing is said before anything is written
@@ -200,6 +218,8 @@ def prepare_folder(
     with lock_store(out_dir):
         begin_store(out_dir, settings.as_stored(), about)
         records = read_records(out_dir)
+        if redo is not None:
+            records = {video_id: record for video_id, record in records.items() if video_id not in redo}
         todo = [s for s in sources if not _is_settled(video_dir, out_dir, s, records.get(s.video_id), retry_failed)]
         if todo:
             discard_index(out_dir)

@@ -30,7 +30,11 @@ What holds it together:
 index.npz (no pickles; V videos with samples, N samples, M = 5 members in the order of `MEMBERS`):
     format_version () int64; members (M,) str; video_ids (V,) str, sorted; shard_bytes (V,) int64;
     video (N,) int32 row of video_ids; frames (N, 2) int64; offset (N, M) int64 of the payload in its shard;
-    size (N, M) int32, -1 where a sample lacks the member; crc32 (N, M) uint32 of the payload
+    size (N, M) int32, -1 where a sample lacks the member; crc32 (N, M) uint32 of the payload;
+    store_json (bytes,) uint8 copy of store.json
+
+store.json and the records carry a hash of themselves ("sha256"), the records one of their shard; what is derived can be
+derived again. So `cmp.datasets.store_check` finds any flipped bit.
 """
 
 from __future__ import annotations
@@ -390,7 +394,7 @@ def begin_store(root: str | os.PathLike, settings: Mapping, about: Mapping) -> N
             (root / name).mkdir(exist_ok=True)
     if not (root / "store.json").is_file():
         content = {"format": FORMAT_NAME, "format_version": FORMAT_VERSION, "settings": settings, "about": dict(about)}
-        write_file(root, Path("store.json"), (json.dumps(content, indent=1, sort_keys=True) + "\n").encode())
+        write_file(root, Path("store.json"), sealed_json(content, indent=1))
 
 
 def read_records(root: str | os.PathLike) -> dict[str, dict]:
@@ -413,8 +417,16 @@ def read_records(root: str | os.PathLike) -> dict[str, dict]:
 
 def commit_record(root: str | os.PathLike, record: Mapping) -> None:
     """Write the verdict on a video. Its shard, if it has one, must be in place."""
-    data = json.dumps(record, sort_keys=True, separators=(",", ":")) + "\n"
-    write_file(root, Path("videos") / f"{_checked_id(record['video_id'])}.json", data.encode())
+    write_file(root, Path("videos") / f"{_checked_id(record['video_id'])}.json", sealed_json(record))
+
+
+def sealed_json(content: Mapping, indent: int | None = None) -> bytes:
+    """JSON with a hash of the rest under "sha256" (an old one is replaced); equal content gives equal bytes."""
+    content = {key: value for key, value in content.items() if key != "sha256"}
+    separators = (",", ":") if indent is None else None
+    digest = hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+    text = json.dumps(content | {"sha256": digest}, sort_keys=True, indent=indent, separators=separators)
+    return (text + "\n").encode()
 
 
 def discard_index(root: str | os.PathLike) -> None:
@@ -431,20 +443,32 @@ def finish_store(root: str | os.PathLike) -> dict[str, np.ndarray]:
     """
     root = Path(root)
     records = read_records(root)
-    index = _build_index(records.values())
+    index, derived = derive_files(root, records)
     wanted = {f"{video_id}.tar" for video_id in index["video_ids"].tolist()}
     with _writing(root):
         for entry in list(os.scandir(root / "shards")):
             if entry.name not in wanted:
                 os.unlink(entry.path)
-    lines = (json.dumps(_summary(record), sort_keys=True) for record in records.values())
-    write_file(root, Path("manifest.jsonl"), "".join(line + "\n" for line in lines).encode())
-    buffer = io.BytesIO()
-    np.savez(buffer, **index)  # its zip entries carry a fixed date
-    write_file(root, Path("index.npz"), buffer.getvalue())
+    for name, data in derived.items():
+        write_file(root, Path(name), data)
     with _writing(root):
         shutil.rmtree(root / _TEMPORARY, ignore_errors=True)
     return index
+
+
+def derive_files(
+    root: str | os.PathLike, records: Mapping[str, dict]
+) -> tuple[dict[str, np.ndarray], dict[str, bytes]]:
+    """The index (see the module), and the bytes of manifest.jsonl and index.npz, in the order to write them."""
+    index = _build_index(records.values())
+    index["store_json"] = np.frombuffer((Path(root) / "store.json").read_bytes(), np.uint8)
+    lines = (json.dumps(_summary(record), sort_keys=True) for record in records.values())
+    buffer = io.BytesIO()
+    np.savez(buffer, **index)  # its zip entries carry a fixed date
+    return index, {
+        "manifest.jsonl": "".join(line + "\n" for line in lines).encode(),
+        "index.npz": buffer.getvalue(),
+    }
 
 
 def _summary(record: Mapping) -> dict:
@@ -507,9 +531,7 @@ class ShardWriter:
             if data is None:
                 places.append([0, -1, 0])
                 continue
-            info = tarfile.TarInfo(f"{key}.{name}")
-            info.size, info.mode = len(data), 0o644  # everything else is zero or empty: equal samples, equal bytes
-            self._write(info.tobuf(tarfile.USTAR_FORMAT))
+            self._write(member_header(f"{key}.{name}", len(data)))
             places.append([self._position, len(data), zlib.crc32(data)])
             self._write(data + bytes(-len(data) % _BLOCK))
         self.samples.append({"frames": [first_frame, second_frame], "members": places})
@@ -542,6 +564,13 @@ class ShardWriter:
             except OSError:  # a full disk refuses the last bytes once more
                 pass
         self._path.unlink(missing_ok=True)
+
+
+def member_header(name: str, size: int) -> bytes:
+    """The 512 bytes before a member; what they do not say is zero or empty, so equal samples give equal bytes."""
+    info = tarfile.TarInfo(name)
+    info.size, info.mode = size, 0o644
+    return info.tobuf(tarfile.USTAR_FORMAT)
 
 
 def write_file(root: str | os.PathLike, relative: Path, data: bytes) -> None:

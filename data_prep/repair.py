@@ -1,0 +1,95 @@
+"""Mend a damaged store: only the videos that lost something are done again."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from cmp.datasets.pair_store import (
+    commit_record,
+    discard_index,
+    finish_store,
+    lock_store,
+    read_about,
+    record_path,
+    sealed_json,
+    write_file,
+)
+from cmp.datasets.store_check import Damage
+from data_prep.pipeline import PrepareSettings, new_record, prepare_folder
+from data_prep.videos import find_videos
+
+
+@dataclass(frozen=True)
+class RepairReport:
+    """redone: paths of the videos done again; failed: (path, reason, detail) of those that could not be."""
+
+    redone: list[str]
+    failed: list[tuple[str, str, str]]
+
+
+def repair_store(
+    root: str | os.PathLike,
+    video_dir: str | os.PathLike,
+    damages: Sequence[Damage],
+    *,
+    estimator_weights: str | None = None,
+    num_workers: int | None = None,
+    show_progress: bool = True,
+) -> RepairReport:
+    """Mend what `check_store` found. May be killed and called again after another check.
+
+    With the videos and the library versions that the store was made with, it ends with the bytes of an undamaged one.
+
+    Args:
+        root: the store.
+        video_dir: the folder it was made from.
+        damages: what `check_store` has found.
+        estimator_weights: the file of weights, if the store was made with one.
+
+    Raises:
+        FileNotFoundError: a video that must be done again is not in the folder; nothing has been changed then.
+        ValueError: store.json is damaged and so is its copy in the index; or settings that cannot be used.
+        RuntimeError, StoreWriteError: as `prepare_folder`.
+    """
+    root = Path(root)
+    lost = {damage.video_id for damage in damages if damage.video_id is not None}
+    sources = {source.video_id: source for source in find_videos(video_dir, leave_out=root)}
+    absent = sorted(lost - sources.keys())
+    if absent:
+        raise FileNotFoundError(f"{video_dir}: does not hold the videos of {', '.join(absent)}; nothing was changed")
+    with lock_store(root):
+        if any(damage.file == "store.json" for damage in damages):
+            _restore_about(root)
+        settings = PrepareSettings.from_stored(read_about(root)["settings"], estimator_weights)
+        if any(damage.file.startswith("videos/") for damage in damages):
+            discard_index(root)
+        broken = {damage.video_id for damage in damages if damage.file.startswith("videos/")}
+        broken |= {video_id for video_id in lost if not record_path(root, video_id).is_file()}
+        for video_id in broken:  # a record that says so: if this is killed, the next check knows
+            commit_record(root, new_record(sources[video_id]) | {"reason": "damaged", "detail": "not yet repaired"})
+        if not lost:
+            finish_store(root)
+    if not lost:
+        return RepairReport([], [])
+    report = prepare_folder(
+        video_dir, root, settings, num_workers=num_workers, redo=lost, show_progress=show_progress
+    )
+    return RepairReport(sorted(sources[video_id].path for video_id in lost), report.failures)
+
+
+def _restore_about(root: Path) -> None:
+    try:
+        with np.load(root / "index.npz", allow_pickle=False) as archive:
+            data = archive["store_json"].tobytes()
+        whole = sealed_json(json.loads(data), indent=1) == data
+    except Exception as error:  # numpy, zipfile and zlib each raise their own
+        raise ValueError(f"{root}: store.json and its copy in index.npz are both damaged ({error})") from error
+    if not whole:
+        raise ValueError(f"{root}: store.json and its copy in index.npz are both damaged")
+    write_file(root, Path("store.json"), data)
