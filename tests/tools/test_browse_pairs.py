@@ -1,0 +1,57 @@
+"""The page holds what the store holds, and nothing outside the page."""
+
+import importlib.util
+import re
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from cmp.datasets.pair_store import PairStore
+from cmp.video import write_video
+from data_prep.pipeline import PrepareSettings, prepare_folder
+
+TOOL = Path(__file__).resolve().parents[2] / "tools" / "browse_pairs.py"
+
+
+@pytest.fixture(scope="module")
+def main():
+    spec = importlib.util.spec_from_file_location("browse_pairs", TOOL)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.main
+
+
+@pytest.fixture(scope="module")
+def videos(tmp_path_factory):
+    root = tmp_path_factory.mktemp("videos")
+    ground = cv2.resize(np.random.default_rng(0).integers(0, 255, (10, 30, 3), np.uint8), (102, 56))
+    write_video(root / "<b>moves.mp4", (ground[:, 3 * i : 3 * i + 72] for i in range(10)), 25)
+    write_video(root / "still.mp4", (ground[:, :72] for _ in range(10)), 25)
+    (root / "text.mp4").write_text("not a video")
+    return root
+
+
+@pytest.mark.parametrize("kernel", [None, 5])
+def test_the_page_shows_pairs_and_rejected_ones_with_reasons_in_one_file(videos, main, tmp_path, capsys, kernel):
+    settings = PrepareSettings(interval_frames=2, pairs_per_video=4, candidates_kernel=kernel)
+    prepare_folder(videos, tmp_path / "store", settings, num_workers=1, show_progress=False)
+    assert main([str(tmp_path / "store"), "--pictures", "3"]) == 0
+    page = (tmp_path / "store.html").read_text("utf-8")
+    assert str(tmp_path / "store.html") in capsys.readouterr().out
+    assert f"<b>{len(PairStore(tmp_path / 'store'))}</b>pairs" in page and "<b>4</b>rejected pairs" in page
+    assert page.count("data:image/jpeg;base64,") == 9 and page.count("<svg") == 4
+    assert page.count('<span class="why">still</span>') == 4 and "unreadable" in page
+    assert "&lt;b&gt;moves.mp4" in page and "<b>moves" not in page  # names are text, whatever is in them
+    assert not re.findall(r"(?:src|href)=\"(?!data:)", page) and "<script" not in page and "http" not in page
+
+
+def test_an_empty_store_gives_a_page_and_no_store_an_error(videos, main, tmp_path, capsys):
+    (tmp_path / "only").mkdir()
+    (tmp_path / "only" / "text.mp4").write_text("no")
+    prepare_folder(tmp_path / "only", tmp_path / "store", PrepareSettings(), num_workers=1, show_progress=False)
+    assert main([str(tmp_path / "store"), str(tmp_path / "p.html")]) == 0
+    assert "<b>0</b>pairs" in (tmp_path / "p.html").read_text("utf-8")
+    assert main([str(tmp_path), str(tmp_path / "q.html")]) == 1
+    assert "no pair store" in capsys.readouterr().err and not (tmp_path / "q.html").exists()
