@@ -77,9 +77,7 @@ def repair_store(
             finish_store(root)
     if not lost:
         return RepairReport([], [])
-    report = prepare_folder(
-        video_dir, root, settings, num_workers=num_workers, redo=lost, show_progress=show_progress
-    )
+    report = prepare_folder(video_dir, root, settings, num_workers=num_workers, redo=lost, show_progress=show_progress)
     return RepairReport(sorted(sources[video_id].path for video_id in lost), report.failures)
 
 

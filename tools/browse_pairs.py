@@ -1,7 +1,7 @@
 """Write an HTML page that shows what a pair store holds; open it in any browser, no server needed.
 
-    python tools/browse_pairs.py my_pairs
-    python tools/browse_pairs.py my_pairs report.html --pictures 30
+python tools/browse_pairs.py my_pairs
+python tools/browse_pairs.py my_pairs report.html --pictures 30
 """
 
 import argparse
