@@ -36,8 +36,6 @@ echo "== 1/5 packages"
 . tools/environment.sh clips
 
 echo "== 2/5 pairs"
-mkdir -p "$out"
-printf '%s\n' "$source" >"$out/source"
 if [ -z "$videos" ]; then
     videos=$out/clips
     "$python" tools/sample_clips.py "$videos"
@@ -45,7 +43,13 @@ fi
 # About 2,000 pairs are enough for minutes of training. The number a video is kept, so that videos may be added later.
 if [ ! -f "$out/pairs_per_video" ]; then
     found=$("$python" -c 'import sys; from data_prep.videos import find_videos; print(len(find_videos(sys.argv[1])))' "$videos")
-    each=$((2000 / (found > 0 ? found : 1)))
+    if [ "$found" -eq 0 ]; then
+        echo "quickstart.sh: $videos holds no video (looked for video files and folders of frames, also below it)" >&2
+        exit 1
+    fi
+    mkdir -p "$out"
+    printf '%s\n' "$source" >"$out/source"
+    each=$((2000 / found))
     echo $((each < 20 ? 20 : each > 250 ? 250 : each)) >"$out/pairs_per_video"
 fi
 "$python" tools/prepare_flow.py "$videos" "$out/pairs" --short-side 160 --pairs-per-video "$(cat "$out/pairs_per_video")"

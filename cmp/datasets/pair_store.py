@@ -291,10 +291,12 @@ def sample_key(video_id: str, first_frame: int, second_frame: int) -> str:
 
 
 def shard_path(root: str | os.PathLike, video_id: str) -> Path:
+    """Where a video's tar shard lies; ValueError for an id that could lead out of the store."""
     return Path(root) / "shards" / f"{_checked_id(video_id)}.tar"
 
 
 def record_path(root: str | os.PathLike, video_id: str) -> Path:
+    """Where the verdict on a video lies; ValueError as for `shard_path`."""
     return Path(root) / "videos" / f"{_checked_id(video_id)}.json"
 
 

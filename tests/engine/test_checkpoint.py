@@ -106,8 +106,10 @@ def test_everything_that_does_not_fit_is_listed_and_nothing_is_loaded(model):
 
 
 def test_only_the_batch_counters_may_be_missing(model):
-    weights = {k: v for k, v in model.state_dict().items() if not k.endswith("num_batches_tracked")}
+    weights = {k: v + 1 for k, v in model.state_dict().items() if not k.endswith("num_batches_tracked")}
     load_strictly(model, weights, source="some.pth")
+    loaded = model.state_dict()
+    assert weights.keys() < loaded.keys() and all(torch.equal(loaded[k], v) for k, v in weights.items())
 
 
 def test_the_newest_whole_checkpoint_is_found_past_one_that_was_being_written(tmp_path):

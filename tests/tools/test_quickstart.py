@@ -60,3 +60,12 @@ def test_a_folder_made_from_other_videos_is_not_reused(tmp_path):
         result = quickstart(*arguments)
         assert result.returncode == 2 and "name another OUT_DIR" in result.stderr and "cats" in result.stderr
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["source"]
+
+
+def test_an_empty_folder_is_refused_and_ties_nothing_to_it(tmp_path):
+    if not (CHECKOUT / ".venv").is_dir():
+        pytest.skip("no .venv: the quick start would install one first")
+    (tmp_path / "videos").mkdir()
+    result = quickstart(tmp_path / "videos", tmp_path / "out")
+    assert result.returncode == 1 and "holds no video" in result.stderr
+    assert not (tmp_path / "out").exists()
