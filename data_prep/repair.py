@@ -21,7 +21,9 @@ from cmp.datasets.pair_store import (
     write_file,
 )
 from cmp.datasets.store_check import Damage
-from data_prep.pipeline import PrepareSettings, new_record, prepare_folder
+from data_prep.job import prepare_folder
+from data_prep.pipeline import new_record
+from data_prep.settings import PrepareSettings
 from data_prep.videos import find_videos
 
 

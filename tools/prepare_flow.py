@@ -21,8 +21,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the checkout's o
 
 from cmp.flow.codec import CODECS
 from data_prep.estimators import CLASSICAL, RAFT
-from data_prep.pipeline import PrepareReport, PrepareSettings, prepare_folder
+from data_prep.job import PrepareReport, prepare_folder
 from data_prep.quality import Thresholds
+from data_prep.settings import PrepareSettings
 
 
 def build_parser() -> argparse.ArgumentParser:

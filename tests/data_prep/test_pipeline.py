@@ -9,11 +9,14 @@ import pytest
 from cmp.datasets.pair_store import PairStore, StoreWriteError, begin_store, lock_store, read_records
 from cmp.flow import write_flow
 from cmp.video import open_video, write_video
-from data_prep import pipeline
+from data_prep import job, pipeline
+from data_prep import settings as settings_module
 from data_prep.estimators.classical import DisEstimator
 from data_prep.executors import Outcome
-from data_prep.pipeline import PrepareSettings, VideoTask, prepare_folder, prepare_video
+from data_prep.job import prepare_folder
+from data_prep.pipeline import VideoTask, prepare_video
 from data_prep.quality import Thresholds
+from data_prep.settings import PrepareSettings
 from data_prep.videos import VideoSource
 
 HEIGHT, WIDTH = 72, 96
@@ -158,11 +161,11 @@ def test_trouble_with_the_disk_is_not_blamed_on_the_video(tmp_path, monkeypatch)
 
 def test_a_dead_reader_is_tried_again_then_replaced_and_a_stalled_one_replaced_at_once():
     task = VideoTask("v", "o", VideoSource("a.mp4", "file"), PrepareSettings(), ("auto", "auto", "pyav"))
-    second = pipeline._next_try(task, Outcome("died"))
-    third = pipeline._next_try(second, Outcome("died"))
+    second = job._next_try(task, Outcome("died"))
+    third = job._next_try(second, Outcome("died"))
     assert (second.backends, third.backends) == (("auto", "pyav"), ("pyav",))
-    assert pipeline._next_try(third, Outcome("died")) is None
-    assert pipeline._next_try(task, Outcome("stalled")).backends == ("pyav",)
+    assert job._next_try(third, Outcome("died")) is None
+    assert job._next_try(task, Outcome("stalled")).backends == ("pyav",)
 
 
 @pytest.mark.parametrize(
@@ -228,7 +231,7 @@ def test_a_job_that_changes_a_store_takes_its_index_away_until_it_has_finished(t
     def killed(root):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(pipeline, "finish_store", killed)
+    monkeypatch.setattr(job, "finish_store", killed)
     with pytest.raises(KeyboardInterrupt):
         prepare_folder(tmp_path / "in", tmp_path / "out", settings, num_workers=1, show_progress=False)
     assert not any(path.exists() for path in derived)  # the old index would know nothing of b.mp4
@@ -271,6 +274,6 @@ def test_an_estimator_that_likes_batches_gets_them_and_the_store_is_the_same(tmp
             sizes.append(len(firsts))
             return super().estimate_batch(firsts, seconds)
 
-    monkeypatch.setattr(pipeline, "create_estimator", lambda name, **kwargs: Batched(name))
+    monkeypatch.setattr(settings_module, "create_estimator", lambda name, **kwargs: Batched(name))
     again, _ = prepare_one(tmp_path / "three", "v.mp4", settings)
     assert sizes == [3, 3, 1] and again["shard"] == record["shard"] and len(again["samples"]) == 7

@@ -10,7 +10,8 @@ import pytest
 
 from cmp.datasets.pair_store import PairStore
 from cmp.video import write_video
-from data_prep.pipeline import PrepareSettings, prepare_folder
+from data_prep.job import prepare_folder
+from data_prep.settings import PrepareSettings
 
 TOOL = Path(__file__).resolve().parents[2] / "tools" / "browse_pairs.py"
 

@@ -11,7 +11,8 @@ import pytest
 from cmp.datasets.pair_store import PairStore, read_records
 from cmp.datasets.store_check import check_store
 from cmp.video import write_video
-from data_prep.pipeline import PrepareSettings, prepare_folder
+from data_prep.job import prepare_folder
+from data_prep.settings import PrepareSettings
 
 TOOL = Path(__file__).resolve().parents[2] / "tools" / "verify_store.py"
 

@@ -1,0 +1,201 @@
+"""A whole folder of videos to a pair store: what is still to do, who does it, and what became of it."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+
+import av
+import cv2
+from tqdm import tqdm
+
+from cmp.datasets.pair_store import (
+    begin_store,
+    commit_record,
+    discard_index,
+    finish_store,
+    lock_store,
+    read_records,
+    shard_path,
+)
+from cmp.version import __version__
+from data_prep.executors import LocalExecutor, Outcome
+from data_prep.pipeline import VideoTask, initialize_worker, new_record, prepare_video
+from data_prep.settings import PrepareSettings
+from data_prep.videos import VideoSource, find_videos, fingerprint
+
+
+@dataclass(frozen=True)
+class PrepareReport:
+    """What became of the videos of one call of `prepare_folder`, and what the store holds now.
+
+    videos, pairs: written by this call; earlier_videos: had a verdict before; store_pairs: pairs in the whole store.
+    skipped, failed: reasons with their number of videos, over all videos of the folder.
+    dropped: reasons with their number of pairs, over all videos of the folder.
+    failures: (path, reason, detail) of every failed video of the folder.
+    """
+
+    found: int
+    videos: int
+    pairs: int
+    earlier_videos: int
+    store_pairs: int
+    skipped: dict[str, int]
+    failed: dict[str, int]
+    dropped: dict[str, int]
+    failures: list[tuple[str, str, str]]
+
+
+def prepare_folder(
+    video_dir: str | os.PathLike,
+    out_dir: str | os.PathLike,
+    settings: PrepareSettings,
+    *,
+    num_workers: int | None = None,
+    stall_s: float | None = 300.0,
+    retry_failed: bool = False,
+    redo: Collection[str] | None = None,
+    show_progress: bool = True,
+) -> PrepareReport:
+    """Bring a pair store up to date with a folder of videos.
+
+    May be killed at any moment and called again: the store then becomes what an undisturbed call makes, byte for byte.
+    Videos with a verdict are not touched unless their file changed; videos that have left the folder stay in the store.
+
+    Args:
+        video_dir: searched with all its sub-folders.
+        out_dir: the store; made if it does not exist.
+        num_workers: processes; all available cores if None.
+        stall_s: a video whose process makes no progress for so long is tried with the next reader, then failed.
+        retry_failed: do failed videos again.
+        redo: ids of videos to do again whatever their verdict, and no others.
+        show_progress: draw a progress bar on stderr.
+
+    Raises:
+        FileNotFoundError, NotADirectoryError: `video_dir` is no folder.
+        ValueError: it holds no video; or the store was begun with other settings.
+        RuntimeError: another job holds the store, or a worker could not start or could not write.
+        StoreWriteError: the store cannot be written.
+    """
+    sources = find_videos(video_dir, leave_out=out_dir)
+    if redo is not None:
+        sources = [source for source in sources if source.video_id in redo]
+    if not sources:
+        raise ValueError(f"{video_dir}: holds no video (looked for video files and folders of frames, also below it)")
+    estimator = settings.create_estimator().describe()  # what is missing is said before anything is written
+    about = {"package": __version__, "estimator": estimator, "opencv": cv2.__version__, "pyav": av.__version__}
+    with lock_store(out_dir):
+        begin_store(out_dir, settings.as_stored(), about)
+        records = read_records(out_dir)
+        if redo is not None:
+            records = {video_id: record for video_id, record in records.items() if video_id not in redo}
+        todo = [s for s in sources if not _is_settled(video_dir, out_dir, s, records.get(s.video_id), retry_failed)]
+        if todo:
+            discard_index(out_dir)
+            _run(video_dir, out_dir, todo, settings, num_workers, stall_s, show_progress)
+            records = read_records(out_dir)
+        if todo or not (Path(out_dir) / "index.npz").is_file() or not (Path(out_dir) / "manifest.jsonl").is_file():
+            finish_store(out_dir)
+    return _report(sources, todo, records)
+
+
+def _is_settled(
+    video_dir: str | os.PathLike,
+    out_dir: str | os.PathLike,
+    source: VideoSource,
+    record: dict | None,
+    retry_failed: bool,
+) -> bool:
+    if record is None or (retry_failed and record["status"] == "failed"):
+        return False
+    if record["status"] == "done":
+        shard = shard_path(out_dir, source.video_id)
+        if not shard.is_file() or shard.stat().st_size != record["shard"]["bytes"]:
+            return False
+    try:
+        return record["source"] == {"path": source.path, "kind": source.kind, **fingerprint(video_dir, source)}
+    except OSError:
+        return "bytes" not in record["source"]  # could not be read then either
+
+
+def _run(
+    video_dir: str | os.PathLike,
+    out_dir: str | os.PathLike,
+    todo: list[VideoSource],
+    settings: PrepareSettings,
+    num_workers: int | None,
+    stall_s: float | None,
+    show_progress: bool,
+) -> None:
+    pairs = 0
+    bar = tqdm(total=len(todo), unit="video", desc="preparing", disable=not show_progress, dynamic_ncols=True)
+
+    def count(written: int) -> None:
+        nonlocal pairs
+        pairs += written
+        bar.set_postfix(pairs=pairs, refresh=False)
+        bar.update(0)
+
+    with (
+        bar,
+        LocalExecutor(
+            prepare_video, num_workers=num_workers, initialize=initialize_worker, stall_s=stall_s, on_progress=count
+        ) as executor,
+    ):
+        for source in todo:
+            # A process that dies may have been killed from outside (memory): the same once more, then the other reader.
+            backends = (settings.reader,) * 2
+            if source.kind == "frames":
+                backends = ("frames",) * 2
+            elif settings.reader == "auto":
+                backends += ("pyav",)
+            executor.submit(VideoTask(str(video_dir), str(out_dir), source, settings, backends))
+        for task, outcome in executor.outcomes():
+            if outcome.status == "error":
+                # `prepare_video` answers for the video itself: what it lets through is trouble with the store.
+                raise RuntimeError(f"stopped at {task.source.path!r}: {outcome.detail.strip().splitlines()[-1]}")
+            if outcome.status != "done":
+                again = _next_try(task, outcome)
+                if again is not None:
+                    executor.submit(again)
+                    continue
+                _commit_loss(task, outcome)
+            bar.update(1)
+
+
+def _next_try(task: VideoTask, outcome: Outcome) -> VideoTask | None:
+    rest = task.backends[1:]
+    if outcome.status == "stalled":  # the same reader would stall again
+        rest = tuple(backend for backend in rest if backend != task.backends[0])
+    return VideoTask(task.video_dir, task.out_dir, task.source, task.settings, rest) if rest else None
+
+
+def _commit_loss(task: VideoTask, outcome: Outcome) -> None:
+    record = new_record(task.source)
+    try:
+        record["source"].update(fingerprint(task.video_dir, task.source))
+    except OSError:
+        pass
+    reason = "crashed" if outcome.status == "died" else outcome.status
+    record.update(reason=reason, detail=f"with every reader: {outcome.detail}")
+    commit_record(task.out_dir, record)
+
+
+def _report(sources: list[VideoSource], todo: list[VideoSource], records: dict[str, dict]) -> PrepareReport:
+    here = [records[source.video_id] for source in sources]
+    done_now = [records[source.video_id] for source in todo]
+    failures = [(r["source"]["path"], r["reason"], r["detail"]) for r in here if r["status"] == "failed"]
+    return PrepareReport(
+        found=len(sources),
+        videos=sum(record["status"] == "done" for record in done_now),
+        pairs=sum(len(record["samples"]) for record in done_now),
+        earlier_videos=len(sources) - len(todo),
+        store_pairs=sum(len(record["samples"]) for record in records.values()),
+        skipped=dict(Counter(r["reason"] for r in here if r["status"] == "skipped")),
+        failed=dict(Counter(reason for _, reason, _ in failures)),
+        dropped=dict(Counter(pair["reasons"][0] for r in here for pair in r["dropped"])),
+        failures=failures,
+    )

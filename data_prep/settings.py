@@ -1,0 +1,127 @@
+"""What a preparation job is asked for: which pairs, how they are stored, which are dropped."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+
+import numpy as np
+
+from cmp.flow.codec import CODECS
+from cmp.video.readers import BACKENDS
+from data_prep.estimators import DEFAULT_ESTIMATOR, FlowEstimator, PrecomputedFlow, check_estimator, create_estimator
+from data_prep.estimators.weights import weights_label
+from data_prep.pairs import choose_pairs
+from data_prep.quality import Thresholds
+
+
+@dataclass(frozen=True)
+class PrepareSettings:
+    """Everything the samples of a store depend on; kept in its store.json.
+
+    interval_*, pairs_per_video, stride_*: see `choose_pairs`; 5 frames and 50 pairs a video where nothing is given.
+    short_side_px: frames are made smaller to this short side (area filter); 0 keeps their size.
+    enlarge: also make smaller frames larger (bicubic).
+    estimator, codec: names, see `data_prep.estimators` and `cmp.flow.encode_flow`.
+    estimator_weights: a local file of weights, for RAFT and ptlflow; None for the library's own.
+    estimator_device: "cpu", "cuda", "cuda:1", ... or "auto", for the same.
+    jpeg_quality: of the stored frames, 1 to 100.
+    store_second: store frame t+k too.
+    candidates_kernel: store the maxima of the watershed map under this odd kernel (before thinning); None for none.
+    max_flow_px: range of the training bins at stored size, for the score beyond_share.
+    reader: a name of `cmp.video.readers.BACKENDS` but "frames", for files.
+    folder_fps: frames per second assumed for folders of frames.
+    """
+
+    interval_frames: int | None = None
+    interval_s: float | None = None
+    pairs_per_video: int | None = None
+    stride_frames: int | None = None
+    stride_s: float | None = None
+    short_side_px: int = 416
+    enlarge: bool = False
+    estimator: str = DEFAULT_ESTIMATOR
+    estimator_weights: str | None = None
+    estimator_device: str = "auto"
+    codec: str = "half16"
+    jpeg_quality: int = 92
+    store_second: bool = False
+    candidates_kernel: int | None = None
+    max_flow_px: float = 50.0
+    thresholds: Thresholds = field(default_factory=Thresholds)
+    reader: str = "auto"
+    folder_fps: float = 25.0
+
+    def __post_init__(self) -> None:
+        if self.interval_frames is None and self.interval_s is None:
+            object.__setattr__(self, "interval_frames", 5)
+        if self.pairs_per_video is None and self.stride_frames is None and self.stride_s is None:
+            object.__setattr__(self, "pairs_per_video", 50)
+        self.choose(np.arange(3) / 25)  # checks intervals and strides
+        check_estimator(self.estimator, self.estimator_weights)
+        if self.codec not in CODECS:
+            raise ValueError(f"codec must be one of {', '.join(CODECS)}, got {self.codec!r}")
+        if self.reader not in BACKENDS or self.reader == "frames":
+            raise ValueError(f"reader must be auto, decord or pyav, got {self.reader!r}")
+        if self.short_side_px != 0 and self.short_side_px < 16:
+            raise ValueError(f"short_side_px must be 0 (keep) or at least 16, got {self.short_side_px}")
+        if self.enlarge and self.short_side_px == 0:
+            raise ValueError("enlarge needs a short_side_px to enlarge to")
+        if not 1 <= self.jpeg_quality <= 100:
+            raise ValueError(f"jpeg_quality must lie in 1 .. 100, got {self.jpeg_quality}")
+        if self.candidates_kernel is not None and (self.candidates_kernel < 3 or self.candidates_kernel % 2 == 0):
+            raise ValueError(f"candidates_kernel must be odd and at least 3, got {self.candidates_kernel}")
+        if self.folder_fps <= 0 or self.max_flow_px <= 0:
+            raise ValueError(f"folder_fps and max_flow_px must be above 0, got {self.folder_fps}, {self.max_flow_px}")
+
+    def choose(self, times_s: np.ndarray) -> np.ndarray:
+        """(N, 2) int64 positions of the pairs; see `choose_pairs`."""
+        return choose_pairs(
+            times_s,
+            interval_frames=self.interval_frames,
+            interval_s=self.interval_s,
+            pairs_per_video=self.pairs_per_video,
+            stride_frames=self.stride_frames,
+            stride_s=self.stride_s,
+        )
+
+    def as_stored(self) -> dict:
+        """What store.json keeps and a later job must agree with: no paths of this machine, and not the device.
+
+        A file of weights is kept as a hash of its content, a folder of flow files as "files".
+        """
+        kept = asdict(self)
+        del kept["estimator_device"]
+        if self.estimator_weights is not None:
+            kept["estimator_weights"] = weights_label(self.estimator_weights)
+        if self.estimator.startswith("files:"):
+            kept["estimator"] = "files"
+        return kept
+
+    @classmethod
+    def from_stored(cls, kept: dict, estimator_weights: str | None = None) -> PrepareSettings:
+        """The settings that a store was made with; weights that it knows by their hash have to be given again.
+
+        Raises ValueError if they are of another version, or the flow came from files.
+        """
+        if kept.get("estimator") == "files":
+            raise ValueError("the flow of this store came from files: run tools/prepare_flow.py with its flags instead")
+        try:
+            thresholds = Thresholds(**kept["thresholds"])
+            return cls(**kept | {"thresholds": thresholds, "estimator_weights": estimator_weights})
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"settings of another version of this package ({error})") from error
+
+    def stored_size(self, size_hw: tuple[int, int]) -> tuple[int, int]:
+        """Height and width at which frames of this size are stored, px."""
+        short = min(size_hw)
+        if self.short_side_px == 0 or (short < self.short_side_px and not self.enlarge):
+            return size_hw
+        # Whole numbers, half rounded up: the same on every machine.
+        height, width = ((2 * side * self.short_side_px + short) // (2 * short) for side in size_hw)
+        return height, width
+
+    def create_estimator(self, video: str = "") -> FlowEstimator | PrecomputedFlow:
+        """What finds or holds the flow of a video, given by its path ("" for what all of them share)."""
+        if self.estimator.startswith("files:"):
+            return PrecomputedFlow(self.estimator.removeprefix("files:"), video)
+        return create_estimator(self.estimator, weights=self.estimator_weights, device=self.estimator_device)
