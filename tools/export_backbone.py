@@ -3,8 +3,16 @@
 Example:
     python tools/export_backbone.py work_dirs/quickstart/iter_300.pth resnet18_backbone.pth --format torchvision
 
-The checkpoint may be ours or the authors'. The file is loaded back in its library before it gets its name; a torch file
-has its metadata (encoder, normalisation, steps) beside it as OUT.json, a safetensors file inside.
+The checkpoint may be ours or the authors'. The file is loaded back in its library before it gets its name. How to load
+and feed it stands in OUT.md; encoder, normalisation and steps are inside the file, or beside a torch file in OUT.json.
+
+    torchvision   torchvision, segmentation-models-pytorch: torchvision's keys, all but fc.*
+    timm          the same keys, for timm's pretrained_cfg_overlay
+    mmlab         mmpretrain, mmsegmentation, mmdetection: Pretrained init with prefix="backbone."
+    detectron2    its names (stem, res2 ... res5), for MODEL.WEIGHTS
+    safetensors   torchvision's keys with metadata; AlexNet too
+    onnx          the graph: normalised image in, features of every stage out; AlexNet too
+    huggingface   a folder with model.safetensors, config.json and README.md that timm and transformers load
 """
 
 import argparse
@@ -22,7 +30,9 @@ def main(argv: list[str] | None = None) -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
     parser.add_argument("checkpoint", metavar="CHECKPOINT", help="our checkpoint or the authors'")
-    parser.add_argument("out", metavar="OUT", help="file to write; .safetensors gives a safetensors file")
+    parser.add_argument(
+        "out", metavar="OUT", help="file to write (a folder for huggingface); .safetensors gives that container"
+    )
     parser.add_argument("--format", choices=FORMATS, default="torchvision", help="its reader (default: %(default)s)")
     parser.add_argument("--overwrite", action="store_true", help="replace OUT where it exists and differs")
     args = parser.parse_args(argv)
@@ -38,8 +48,8 @@ def main(argv: list[str] | None = None) -> int:
     print(f"encoder {report.backbone.name}, {len(report.backbone.weights)} tensors; {report.load_back}")
     for key, value in report.backbone.metadata.items():
         print(f"  {key}: {value}")
-    if report.sidecar:
-        print(f"metadata: {report.sidecar}")
+    for path in report.beside:
+        print(f"beside it: {path}")
     print(f"backbone: {report.path} ({'written' if report.written else 'already there, unchanged'})")
     return 0
 

@@ -1,32 +1,25 @@
-"""The image encoder out of a checkpoint, in a file that other libraries load.
+"""The image encoder out of a checkpoint, and what its user must know.
 
-What is written is under torchvision's own keys, without prefix, projection (`conv5`), decoder or optimizer; timm's
-ResNets have the same keys. Dilation leaves no trace in weights: the file is the ordinary network, and features are
+Its weights stand under torchvision's own keys, without prefix, projection (`conv5`), decoder or optimizer; timm's
+ResNets have the same keys. Dilation leaves no trace in weights: they are the ordinary network's, and features are
 compared with it at stride 32.
 """
 
 import hashlib
-import io
 import json
-import os
-import tempfile
 from collections.abc import Mapping
 from os import PathLike
-from pathlib import Path
 from typing import NamedTuple
 
-import safetensors.torch
 import torch
 
 from cmp.engine.checkpoint import load_strictly, read_checkpoint
 from cmp.engine.peer_checkpoint import is_peer_state_dict, read_peer_checkpoint
-from cmp.export.load_back import LoadBack, load_back
 from cmp.models import AlexNetFCN, ResNet
 from cmp.models.backbones import recognise_encoder
 from cmp.models.cmp import PUBLISHED_MEAN, PUBLISHED_STD
 from cmp.version import __version__
 
-FORMATS = ("torchvision", "timm", "safetensors")
 PREFIX = "image_encoder."
 UNKNOWN = "unknown"
 
@@ -45,14 +38,25 @@ class Backbone(NamedTuple):
         return {k: v.contiguous() for k, v in weights.items() if not k.startswith(self.encoder.ABOVE)}
 
 
-class ExportReport(NamedTuple):
-    """What an export did."""
+class BackboneFeatures(torch.nn.Module):
+    """What a backbone computes, without the projection that CMP puts on top: the outputs of an exported graph.
 
-    path: Path
-    sidecar: Path | None  # the metadata, where the file itself has no place for it
-    written: bool  # False: the same file was there already
-    backbone: Backbone
-    load_back: LoadBack
+    Attributes:
+        names: of the outputs of `forward`, finest first: stage1 ... stage4 of a ResNet (strides 4, 8, 16, 32), fc7 of
+            the AlexNet (stride 32).
+    """
+
+    def __init__(self, encoder: torch.nn.Module) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.names = ("stage1", "stage2", "stage3", "stage4") if isinstance(encoder, ResNet) else ("fc7",)
+
+    def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Features of (B, 3, H, W) normalised images."""
+        if self.names == ("fc7",):
+            return (self.encoder.features(image),)
+        features = self.encoder(image)
+        return tuple(getattr(features, name) for name in self.names)
 
 
 def read_backbone(path: str | PathLike) -> Backbone:
@@ -92,62 +96,6 @@ def read_backbone(path: str | PathLike) -> Backbone:
     return Backbone(name, encoder.eval(), _metadata(name, meta))
 
 
-def export_backbone(
-    checkpoint: str | PathLike, out: str | PathLike, format: str, *, overwrite: bool = False
-) -> ExportReport:
-    """Write the image encoder of a checkpoint for another library, after proving that the library loads it.
-
-    Args:
-        checkpoint: ours or the authors'.
-        out: file to write. A name that ends in .safetensors, or format "safetensors", gives a safetensors file with the
-            metadata in it; any other a torch file of a plain state dict, with the metadata beside it in `out`.json.
-        format: "torchvision", "timm" or "safetensors".
-        overwrite: replace an existing file that differs. An identical one is left alone either way.
-
-    Returns:
-        What was written and what loading it back showed. Where the library is not installed, nothing is claimed.
-
-    Raises:
-        FileNotFoundError: there is no such checkpoint.
-        FileExistsError: out exists and differs.
-        ValueError: the checkpoint cannot be exported to this format, or loading back fails; nothing is written then.
-    """
-    out = Path(out)
-    if format not in FORMATS:
-        raise ValueError(f"format must be one of {FORMATS}, got {format!r}")
-    if format == "safetensors" and out.suffix in (".pth", ".pt", ".tar", ".bin"):
-        raise ValueError(f"a safetensors file under a torch file's name misleads its readers: {out}")
-    backbone = read_backbone(checkpoint)
-    if backbone.name == "alexnet_fcn" and format != "safetensors":
-        raise ValueError(f"{format} has no AlexNet with batch normalisation: export alexnet_fcn as safetensors")
-
-    if format == "safetensors" or out.suffix == ".safetensors":
-        content = _safetensors_bytes(backbone.weights, backbone.metadata)
-        sidecar = None
-    else:
-        buffer = io.BytesIO()  # torch.save into a file would put the file's name into it
-        torch.save(backbone.weights, buffer)
-        content = buffer.getvalue()
-        sidecar = out.with_name(out.name + ".json")
-    files = {out: content}
-    if sidecar:
-        files[sidecar] = (json.dumps(backbone.metadata, indent=2) + "\n").encode()
-
-    differing = [path for path in files if path.exists() and path.read_bytes() != files[path]]
-    if differing and not overwrite:
-        raise FileExistsError(f"{differing[0]} exists and differs from what would be written")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=out.parent, prefix=".export-") as folder:
-        for path in files:
-            _write_synced(Path(folder) / path.name, files[path])
-        proof = load_back(Path(folder) / out.name, format, backbone.name, backbone.encoder, backbone.weights)
-        written = not all(path.exists() and path not in differing for path in files)
-        if written:
-            for path in reversed(files):  # the weights last: where they are, everything is
-                os.replace(Path(folder) / path.name, path)
-    return ExportReport(out, sidecar, written, backbone, proof)
-
-
 def _out_channels(weights: Mapping[str, torch.Tensor], encoder: type) -> int:
     projection = weights.get(f"{encoder.ABOVE[0]}weight")
     return 256 if projection is None else len(projection)  # one that is missing is reported with all that is missing
@@ -175,21 +123,3 @@ def _metadata(name: str, meta: Mapping) -> dict[str, str]:
         "written_by": f"cmp-motion {__version__}",
     }
     return {key: UNKNOWN if value is None else str(value) for key, value in metadata.items()}
-
-
-def _safetensors_bytes(weights: dict[str, torch.Tensor], metadata: dict[str, str]) -> bytes:
-    """The file's content with its metadata sorted: the library puts them in another order on every call."""
-    content = safetensors.torch.save(weights, metadata=metadata)
-    end = 8 + int.from_bytes(content[:8], "little")  # a header's length, the header as JSON, the tensors
-    header = json.loads(content[8:end])
-    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
-    text = json.dumps(header, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)  # tensors start at a multiple of 8
-    return len(text).to_bytes(8, "little") + text + content[end:]
-
-
-def _write_synced(path: Path, content: bytes) -> None:
-    with open(path, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())

@@ -4,13 +4,18 @@ Legend: B batch, C channels, h w feature cells.
 """
 
 import importlib
+import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
+from mmengine.model import BaseModule
 from torch import nn
 
-from cmp.models.weight_file import read_weight_file
+from cmp.export.backbone import Backbone, BackboneFeatures
+from cmp.export.formats import detectron2_name
+from cmp.models.weight_file import read_safetensors_metadata, read_weight_file
 
 CLASSIFIER = {"fc.weight", "fc.bias"}
 TOLERANCE = 1e-4  # largest feature difference, relative to the largest feature, that rounding explains
@@ -19,14 +24,14 @@ TOLERANCE = 1e-4  # largest feature difference, relative to the largest feature,
 class LoadBack(NamedTuple):
     """What loading an exported file back showed."""
 
-    library: str  # name and version; only the name where it is not installed
-    missing: tuple[str, ...]  # what the library's model has and the file has not
-    largest_difference: float | None  # of features (or tensors) on one image; None: not checked
-    largest_feature: float | None  # what to hold the difference against
+    library: str  # name and version of what has loaded it; where nothing has, why
+    missing: tuple[str, ...] = ()  # what the library's model has and the file has not
+    largest_difference: float | None = None  # of features (or tensors) on one image; None: not checked
+    largest_feature: float | None = None  # what to hold the difference against
 
     def __str__(self) -> str:
         if self.largest_difference is None:
-            return f"not loaded back: {self.library} is not installed here"
+            return f"not loaded back: {self.library}"
         missing = f"missing only {', '.join(self.missing)}" if self.missing else "nothing missing"
         return (
             f"loaded back in {self.library}: {missing}; largest feature difference {self.largest_difference:.3g} "
@@ -34,47 +39,154 @@ class LoadBack(NamedTuple):
         )
 
 
-def load_back(path: Path, format: str, name: str, encoder: nn.Module, weights: dict[str, torch.Tensor]) -> LoadBack:
-    """Load an exported file in the library it is for and compare.
+class _Loaded(NamedTuple):
+    """What a library made of a file."""
+
+    library: str
+    features: Callable[[torch.Tensor], tuple[torch.Tensor, ...]]  # image to the last of `BackboneFeatures`, or to all
+    missing: set[str] = set()
+
+
+def load_back(path: Path, format: str, backbone: Backbone) -> LoadBack:
+    """Load an export in the library it is for and compare what comes out.
 
     Args:
-        path: the file.
-        format: "torchvision" or "timm": their network of that name is built and its last features compared with the
-            encoder's; "safetensors": the tensors themselves are compared.
-        name: the network's name in the library.
-        encoder: ours, in eval mode, with output stride 32.
-        weights: what was meant to be written.
+        path: the file, or the folder of "huggingface".
+        format: one of `FORMATS`. "safetensors": the tensors themselves are compared; "detectron2": its names, and
+            nothing is claimed of the library; all others: features of one image, computed by the library.
+        backbone: what was meant to be written.
 
     Raises:
         ValueError: the file lacks or adds a key beyond the classifier, or features differ by more than rounding.
     """
-    try:
-        library = importlib.import_module(format)
-    except ImportError:
-        return LoadBack(format, (), None, None)
-    label = f"{format} {library.__version__}"
-    state_dict = read_weight_file(path)
     if format == "safetensors":
-        if state_dict.keys() != weights.keys():
-            raise ValueError(f"{path.name} lost keys: {sorted(state_dict.keys() ^ weights.keys())}")
-        missing = set()
-        pairs = [(state_dict[key], weights[key]) for key in weights]
-    else:
-        if format == "torchvision":
-            model = library.models.get_model(name, weights=None)
-            features = nn.Sequential(*list(model.children())[:-2])  # all but pooling and classifier
-        else:
-            model = library.create_model(name, pretrained=False)
-            features = model.forward_features
-        missing, unexpected = map(set, model.load_state_dict(state_dict, strict=False))
-        if missing != CLASSIFIER or unexpected:
-            raise ValueError(f"{label} does not take {path.name}: missing {missing}, unexpected {unexpected}")
-        image = torch.randn(1, 3, 96, 128, generator=torch.Generator().manual_seed(0))
-        model.eval()
-        with torch.no_grad():
-            pairs = [(features(image), encoder(image).stage4)]  # (1, C, h, w)
-    difference = max((ours.double() - theirs.double()).abs().max().item() for theirs, ours in pairs)
-    largest = max(ours.double().abs().max().item() for _, ours in pairs)
+        return _same_tensors(path, backbone)
+    if format == "detectron2":
+        return _same_names(path, backbone)
+    try:
+        loaded = _LOADERS[format](path, backbone)
+    except ImportError as error:
+        return LoadBack(f"{error.name or format} is not installed here")
+    image = torch.randn(1, 3, 96, 128, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        theirs = loaded.features(image)
+        ours = BackboneFeatures(backbone.encoder)(image)[-len(theirs) :]
+    return _compared(path, loaded.library, loaded.missing, zip(theirs, ours, strict=True))
+
+
+def _torchvision(path: Path, backbone: Backbone) -> _Loaded:
+    library = importlib.import_module("torchvision")
+    model = library.models.get_model(backbone.name, weights=None)
+    label = f"torchvision {library.__version__}"
+    missing = _load(model, path, label)
+    body = nn.Sequential(*list(model.children())[:-2]).eval()  # all but pooling and classifier
+    return _Loaded(label, lambda image: (body(image),), missing)
+
+
+def _timm(path: Path, backbone: Backbone) -> _Loaded:
+    library = importlib.import_module("timm")
+    model = library.create_model(backbone.name, pretrained=False).eval()
+    label = f"timm {library.__version__}"
+    missing = _load(model, path, label)
+    return _Loaded(label, lambda image: (model.forward_features(image),), missing)
+
+
+def _huggingface(path: Path, backbone: Backbone) -> _Loaded:
+    library = importlib.import_module("timm")
+    model = library.create_model(f"local-dir:{path}", pretrained=True, num_classes=0).eval()
+    return _Loaded(f"timm {library.__version__}, from the folder", lambda image: (model.forward_features(image),))
+
+
+def _mmlab(path: Path, backbone: Backbone) -> _Loaded:
+    init = dict(type="Pretrained", checkpoint=str(path), prefix="backbone.")
+    label, build = _mmlab_resnet()
+    model = build(depth=int(backbone.name.removeprefix("resnet")), init_cfg=init)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model.init_weights()
+    lost = [key for key, value in backbone.weights.items() if not torch.equal(model.state_dict()[key], value)]
+    if lost:
+        raise ValueError(f"{label} does not take {path.name}: {len(lost)} tensors have not arrived, first {lost[:3]}")
+    model.eval()  # on a line of its own: OpenMMLab's returns nothing
+    return _Loaded(label, lambda image: model(image)[-1:])
+
+
+def _onnx(path: Path, backbone: Backbone) -> _Loaded:
+    library = importlib.import_module("onnxruntime")
+    session = library.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    names = [output.name for output in session.get_outputs()]
+    if names != list(BackboneFeatures(backbone.encoder).names):
+        raise ValueError(f"{path.name} puts out {names}")
+    if session.get_modelmeta().custom_metadata_map != backbone.metadata:
+        raise ValueError(f"{path.name} lost metadata")
+    label = f"onnxruntime {library.__version__}"
+    return _Loaded(label, lambda image: tuple(map(torch.from_numpy, session.run(None, {"image": image.numpy()}))))
+
+
+_LOADERS = {
+    "torchvision": _torchvision,
+    "timm": _timm,
+    "huggingface": _huggingface,
+    "mmlab": _mmlab,
+    "onnx": _onnx,
+}
+
+
+def _mmlab_resnet() -> tuple[str, Callable[..., nn.Module]]:
+    """OpenMMLab's ResNet where it is installed; else mmengine's own loading on torchvision's, of the same names."""
+    try:
+        library = importlib.import_module("mmpretrain")
+        resnet = importlib.import_module("mmpretrain.models.backbones.resnet").ResNet
+        return f"mmpretrain {library.__version__}", lambda **kwargs: resnet(style="pytorch", **kwargs)
+    except Exception:  # not installed, or not for this version of torch: it raises almost anything then
+        mmengine = importlib.import_module("mmengine")
+        return f"mmengine {mmengine.__version__} (its Pretrained init, on torchvision's ResNet)", _NamedAsMMLab
+
+
+class _NamedAsMMLab(BaseModule):
+    """torchvision's ResNet, whose keys OpenMMLab's share, under mmengine's initialisation."""
+
+    def __init__(self, depth: int, init_cfg: dict) -> None:
+        super().__init__(init_cfg)
+        network = importlib.import_module("torchvision").models.get_model(f"resnet{depth}", weights=None)
+        for name, child in list(network.named_children())[:-2]:
+            self.add_module(name, child)
+
+    def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """The last map alone."""
+        for child in self.children():
+            image = child(image)
+        return (image,)
+
+
+def _load(model: nn.Module, path: Path, label: str) -> set[str]:
+    missing, unexpected = map(set, model.load_state_dict(read_weight_file(path), strict=False))
+    if missing != CLASSIFIER or unexpected:
+        raise ValueError(f"{label} does not take {path.name}: missing {missing}, unexpected {unexpected}")
+    return missing
+
+
+def _same_tensors(path: Path, backbone: Backbone) -> LoadBack:
+    library, weights = importlib.import_module("safetensors"), backbone.weights
+    written = read_weight_file(path)
+    if written.keys() != weights.keys() or read_safetensors_metadata(path) != backbone.metadata:
+        raise ValueError(f"{path.name} lost keys or metadata: {sorted(written.keys() ^ weights.keys())}")
+    pairs = [(written[key], weights[key]) for key in weights]
+    return _compared(path, f"safetensors {library.__version__}", set(), pairs)
+
+
+def _same_names(path: Path, backbone: Backbone) -> LoadBack:
+    written = read_weight_file(path)["model"]
+    expected = {detectron2_name(key): value for key, value in backbone.weights.items() if "num_batches" not in key}
+    if written.keys() != expected.keys() or not all(torch.equal(written[key], expected[key]) for key in expected):
+        raise ValueError(f"{path.name} lost or changed tensors on its way")
+    return LoadBack("detectron2 is not asked; the names in the file follow its ResNet's, the tensors are ours")
+
+
+def _compared(path: Path, library: str, missing: set[str], pairs) -> LoadBack:
+    pairs = [(theirs.double(), ours.double()) for theirs, ours in pairs]
+    difference = max((ours - theirs).abs().max().item() for theirs, ours in pairs)
+    largest = max(ours.abs().max().item() for _, ours in pairs)
     if not difference <= TOLERANCE * largest:
-        raise ValueError(f"{label} computes other features from {path.name}: they differ by up to {difference:.3g}")
-    return LoadBack(label, tuple(sorted(missing)), difference, largest)
+        raise ValueError(f"{library} computes other features from {path.name}: they differ by up to {difference:.3g}")
+    return LoadBack(library, tuple(sorted(missing)), difference, largest)

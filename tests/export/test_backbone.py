@@ -87,7 +87,8 @@ def test_metadata_tells_how_to_feed_the_backbone_and_where_it_comes_from(checkpo
     assert "cmp-motion" in metadata["written_by"]
     assert not any(key.startswith(("conv5", "image_encoder", "decoder", "fc")) for key in keys)
     report = export_backbone(checkpoint, tmp_path / "b.pth", "torchvision")
-    assert json.loads(report.sidecar.read_text()) == metadata
+    assert json.loads((tmp_path / "b.pth.json").read_text()) == metadata
+    assert [path.name for path in report.beside] == ["b.pth.md", "b.pth.json"]
 
 
 def test_what_a_checkpoint_does_not_say_is_called_unknown(model, tmp_path):
@@ -113,8 +114,8 @@ def test_bottleneck_backbones_are_exported(tmp_path):
 
 def test_alexnet_is_exported_as_safetensors_alone(tmp_path):
     checkpoint = save(tmp_path / "a.pth", build(dict(type=AlexNetFCN)))
-    for format in ("torchvision", "timm"):
-        with pytest.raises(ValueError, match="export alexnet_fcn as safetensors"):
+    for format in ("torchvision", "timm", "mmlab", "detectron2"):
+        with pytest.raises(ValueError, match="no alexnet_fcn: export it as"):
             export_backbone(checkpoint, tmp_path / "b.pth", format)
     report = export_backbone(checkpoint, tmp_path / "b.safetensors", "safetensors")
     assert report.backbone.name == "alexnet_fcn" and report.load_back.missing == ()
@@ -133,7 +134,13 @@ def test_running_twice_changes_nothing_and_another_file_is_not_overwritten_unask
             export_backbone(checkpoint, out, format)
         assert out.read_bytes() == b"somebody's"
         assert export_backbone(checkpoint, out, format, overwrite=True).written and out.read_bytes() == first[0]
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["b.pth", "b.pth.json", "b.safetensors"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == [
+        "b.pth",
+        "b.pth.json",
+        "b.pth.md",
+        "b.safetensors",
+        "b.safetensors.md",
+    ]
 
 
 def test_where_the_library_is_missing_nothing_is_claimed(checkpoint, tmp_path, monkeypatch):
@@ -179,6 +186,6 @@ def test_checkpoints_without_a_whole_encoder_are_refused_by_name(model, tmp_path
 
 def test_unknown_formats_and_misleading_names_are_refused(checkpoint, tmp_path):
     with pytest.raises(ValueError, match="format must be one of"):
-        export_backbone(checkpoint, tmp_path / "b.pth", "onnx")
+        export_backbone(checkpoint, tmp_path / "b.pth", "caffe")
     with pytest.raises(ValueError, match="misleads"):
         export_backbone(checkpoint, tmp_path / "b.pth", "safetensors")

@@ -52,12 +52,15 @@ class AlexNetFCN(nn.Module):
 
     def forward(self, image: torch.Tensor) -> ImageFeatures:
         """Encode (B, 3, H, W) normalised images."""
+        return ImageFeatures(self.conv8(self.features(image)))
+
+    def features(self, image: torch.Tensor) -> torch.Tensor:
+        """(B, 4096, h, w): what the backbone itself computes, below conv8."""
         x = self.pool1(self.conv1(image))
         x = self.pool2(self.conv2(x))
         x = self.pool5(self.conv5(self.conv4(self.conv3(x))))
         x = self.dropout(self.fc6(x))
-        x = self.dropout(self.fc7(x))
-        return ImageFeatures(self.conv8(x))
+        return self.dropout(self.fc7(x))
 
 
 def _conv_bn_relu(in_channels: int, out_channels: int, kernel: int, stride: int = 1) -> nn.Sequential:

@@ -1,0 +1,70 @@
+"""The page that goes with exported weights: what they are, how to load and feed them, what nobody has checked."""
+
+from cmp.export.backbone import UNKNOWN, Backbone
+
+_LOAD = {
+    "torchvision": """import torch, torchvision
+network = torchvision.models.{name}(weights=None)
+network.load_state_dict({read}, strict=False)  # fc.* is missing: draw it for your task""",
+    "timm": """import timm
+network = timm.create_model("{name}", pretrained=True, num_classes=0, pretrained_cfg_overlay=dict(file="FILE"))""",
+    "mmlab": """backbone = dict(
+    type="ResNet", depth={depth}, style="pytorch",
+    init_cfg=dict(type="Pretrained", checkpoint="FILE", prefix="backbone."))
+data_preprocessor = dict(mean={mean}, std={std}, bgr_to_rgb=True)""",
+    "detectron2": """MODEL:
+  WEIGHTS: FILE
+  PIXEL_MEAN: {mean}
+  PIXEL_STD: {std}
+  RESNETS: {{DEPTH: {depth}, STRIDE_IN_1X1: false}}
+INPUT:
+  FORMAT: RGB""",
+    "safetensors": """from safetensors.torch import load_file
+weights = load_file("FILE")  # torchvision's keys; the metadata in the header says how to feed them""",
+    "onnx": """import onnxruntime
+session = onnxruntime.InferenceSession("FILE")
+features = session.run(None, {{"image": image}})  # (B, 3, H, W) float32, normalised as below""",
+    "huggingface": """import timm
+network = timm.create_model("local-dir:FOLDER", pretrained=True, num_classes=0)""",
+}
+_LANGUAGE = {"detectron2": "yaml"}
+
+
+def model_card(backbone: Backbone, format: str) -> str:
+    """Markdown; FILE or FOLDER stands for where the user has put the export."""
+    about = backbone.metadata
+    unknown = "[unknown: the checkpoint does not say]"
+    mean, std = (unknown if about[name] == UNKNOWN else about[name] for name in ("mean", "std"))
+    read = 'torch.load("FILE", weights_only=True)'
+    snippet = _LOAD[format].format(
+        name=backbone.name, depth=backbone.name.removeprefix("resnet"), mean=mean, std=std, read=read
+    )
+    facts = "\n".join(f"| {key} | {value} |" for key, value in about.items() if key != "format")
+    front = ""
+    if format == "huggingface":  # what the hub files the page under
+        front = f"---\nlibrary_name: timm\ntags: [image-feature-extraction, {backbone.name}]\n---\n"
+    return f"""{front}# {backbone.name}, pretrained by conditional motion propagation
+
+An image encoder trained without labels: from one image and a few motion vectors it had to predict the motion of every
+pixel (Zhan et al., "Self-Supervised Learning via Conditional Motion Propagation", CVPR 2019). It has no classifier.
+
+## Load it
+
+```{_LANGUAGE.get(format, "python")}
+{snippet}
+```
+
+## Feed it
+
+Images in RGB, values 0..255, normalised as (x - mean) / std with mean {mean} and std {std};
+for values 0..1 divide both by 255. Feed it otherwise and it works worse without any error.
+
+## What is known of it
+
+| | |
+| --- | --- |
+{facts}
+
+Not known from the file: how good it is at your task, and on which videos it was trained. Fine-tune it beside a randomly
+initialised one before trusting it.
+"""
