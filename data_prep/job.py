@@ -25,6 +25,7 @@ from cmp.version import __version__
 from data_prep.executors import LocalExecutor, Outcome
 from data_prep.pipeline import VideoTask, initialize_worker, new_record, prepare_video
 from data_prep.settings import PrepareSettings
+from data_prep.verdicts import rejudge_records
 from data_prep.videos import VideoSource, find_videos, fingerprint
 
 
@@ -92,6 +93,8 @@ def prepare_folder(
         records = read_records(out_dir)
         if redo is not None:
             records = {video_id: record for video_id, record in records.items() if video_id not in redo}
+        if not (Path(out_dir) / "index.npz").is_file():  # new thresholds may have reached a part of the records only
+            records = rejudge_records(out_dir, records, settings.thresholds)
         todo = [s for s in sources if not _is_settled(video_dir, out_dir, s, records.get(s.video_id), retry_failed)]
         if todo:
             discard_index(out_dir)
@@ -111,7 +114,7 @@ def _is_settled(
 ) -> bool:
     if record is None or (retry_failed and record["status"] == "failed"):
         return False
-    if record["status"] == "done":
+    if record["shard"] is not None:
         shard = shard_path(out_dir, source.video_id)
         if not shard.is_file() or shard.stat().st_size != record["shard"]["bytes"]:
             return False

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 
@@ -66,5 +68,5 @@ def _exactly_one(**values: float | None) -> None:
     if len(given) != 1:
         raise ValueError(f"give exactly one of {', '.join(values)}, got {given or 'none'}")
     for name, value in given.items():
-        if not value > 0:
-            raise ValueError(f"{name} must be above 0, got {value}")
+        if not 0 < value < math.inf:
+            raise ValueError(f"{name} must be above 0 and finite, got {value}")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 import os
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +20,7 @@ from cmp.video.readers import VideoReader, open_video
 from data_prep.estimators import FlowEstimator, PrecomputedFlow
 from data_prep.quality import drop_reasons, score_pair
 from data_prep.settings import PrepareSettings
+from data_prep.verdicts import judge_record
 from data_prep.videos import VideoSource, fingerprint
 
 
@@ -58,8 +58,7 @@ def prepare_video(task: VideoTask, progress: Callable[[int], None]) -> None:
         except Exception as error:  # whatever a library makes of a strange video must cost that video alone
             record = new_record(task.source) | {"source": record["source"], "reason": "broke", "detail": repr(error)}
         else:
-            if shard.samples:
-                record["samples"] = shard.samples
+            if shard.rows:
                 record["shard"] = shard.close()
     commit_record(task.out_dir, record)
 
@@ -74,8 +73,8 @@ def new_record(source: VideoSource) -> dict:
         "detail": None,  # a sentence
         "video": None,  # reader, num_frames, fps, size_hw, stored_size_hw, problem (text if it broke off)
         "pairs_chosen": 0,
-        "samples": [],  # frames and places of members: see cmp.datasets.pair_store
-        "dropped": [],  # frames, reasons, quality
+        "samples": [],  # rows of pairs: see cmp.datasets.pair_store
+        "dropped": [],
         "shard": None,  # bytes, sha256
     }
 
@@ -112,7 +111,7 @@ def _write_samples(
     read = 0
     for frame in reader.read(np.unique(pairs).tolist()):
         read += 1
-        image = _resized(frame.image, size_hw)
+        image = resized(frame.image, size_hw)
         partner = first_of.get(frame.index)
         written = 0
         if partner in held:
@@ -133,14 +132,10 @@ def _write_samples(
         "stored_size_hw": list(size_hw),
         "problem": reader.problem,
     }
-    if shard.samples:
-        record["status"] = "done"
-    elif len(pairs) == 0:
+    if len(pairs) == 0:
         record.update(status="skipped", reason="too_short", detail=f"{reader.num_frames} frames hold no pair")
     elif record["dropped"]:
-        reasons = Counter(pair["reasons"][0] for pair in record["dropped"])
-        text = "dropped: " + ", ".join(f"{count} {reason}" for reason, count in sorted(reasons.items()))
-        record.update(status="skipped", reason=f"all_{max(sorted(reasons), key=reasons.get)}", detail=text)
+        record.update(judge_record(record, settings.thresholds))
     else:
         detail = f"{read} of the frames asked for could be read, and no pair among them; {reader.problem}"
         record.update(status="failed", reason="unreadable", detail=detail)
@@ -169,19 +164,18 @@ def _write_pair(
     shard: ShardWriter,
     record: dict,
 ) -> int:
-    """Judge a pair and write it or note why not; returns how many were written."""
-    scores: dict = {}
-    reasons = ["bad_flow"]
-    if np.isfinite(flow).all():
-        scores = score_pair(*pair.images, flow, max_flow_px=settings.max_flow_px)
-        reasons = drop_reasons(scores, settings.thresholds)
-    if not reasons:
-        try:
-            payload, header = encode_flow(flow, settings.codec)
-        except ValueError:  # vectors longer than the codec holds
-            reasons = ["bad_flow"]
-    if reasons:
-        record["dropped"].append({"frames": list(pair.frames), "reasons": reasons, "quality": scores})
+    """Score a pair and write it; its row goes to record["dropped"] for now. Returns 1 if it is kept, else 0."""
+    row = {"frames": list(pair.frames), "quality": {}, "members": None, "folder": "", "reasons": ["bad_flow"]}
+    record["dropped"].append(row)
+    if not np.isfinite(flow).all():
+        return 0
+    scores = row["quality"] = score_pair(*pair.images, flow, max_flow_px=settings.max_flow_px)
+    try:
+        payload, header = encode_flow(flow, settings.codec)
+    except ValueError:  # vectors longer than the codec holds
+        return 0
+    row["reasons"] = drop_reasons(scores, settings.thresholds)
+    if row["reasons"] and settings.forget_dropped:
         return 0
     meta = {
         "video": {"id": source.video_id, "path": source.path, "fps": reader.fps, "size_hw": list(reader.size_hw)},
@@ -201,11 +195,12 @@ def _write_pair(
         np.save(buffer, points_yx.astype(np.int32), allow_pickle=False)
         members["guides.npy"] = buffer.getvalue()
     members["json"] = json.dumps(meta, sort_keys=True).encode()
-    shard.add(*pair.frames, members)
-    return 1
+    row.update(shard.add(*pair.frames, members, rejected=bool(row["reasons"])))
+    return int(not row["reasons"])
 
 
-def _resized(image: np.ndarray, size_hw: tuple[int, int]) -> np.ndarray:
+def resized(image: np.ndarray, size_hw: tuple[int, int]) -> np.ndarray:
+    """The frame at the size at which it is stored, (H, W, 3) uint8; itself if it has that size."""
     if image.shape[:2] == size_hw:
         return image
     smaller = size_hw[0] < image.shape[0] or size_hw[1] < image.shape[1]

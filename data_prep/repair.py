@@ -16,6 +16,7 @@ from cmp.datasets.pair_store import (
     finish_store,
     lock_store,
     read_about,
+    read_records,
     record_path,
     sealed_json,
     write_file,
@@ -24,6 +25,7 @@ from cmp.datasets.store_check import Damage
 from data_prep.job import prepare_folder
 from data_prep.pipeline import new_record
 from data_prep.settings import PrepareSettings
+from data_prep.verdicts import rejudge_records
 from data_prep.videos import find_videos
 
 
@@ -76,6 +78,7 @@ def repair_store(
         for video_id in broken:  # a record that says so: if this is killed, the next check knows
             commit_record(root, new_record(sources[video_id]) | {"reason": "damaged", "detail": "not yet repaired"})
         if not lost:
+            rejudge_records(root, read_records(root), settings.thresholds)
             finish_store(root)
     if not lost:
         return RepairReport([], [])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass, field
 
 import numpy as np
@@ -26,6 +27,7 @@ class PrepareSettings:
     estimator_device: "cpu", "cuda", "cuda:1", ... or "auto", for the same.
     jpeg_quality: of the stored frames, 1 to 100.
     store_second: store frame t+k too.
+    forget_dropped: do not store rejected pairs; looser thresholds cannot bring them back then.
     candidates_kernel: store the maxima of the watershed map under this odd kernel (before thinning); None for none.
     max_flow_px: range of the training bins at stored size, for the score beyond_share.
     reader: a name of `cmp.video.readers.BACKENDS` but "frames", for files.
@@ -45,6 +47,7 @@ class PrepareSettings:
     codec: str = "half16"
     jpeg_quality: int = 92
     store_second: bool = False
+    forget_dropped: bool = False
     candidates_kernel: int | None = None
     max_flow_px: float = 50.0
     thresholds: Thresholds = field(default_factory=Thresholds)
@@ -70,8 +73,9 @@ class PrepareSettings:
             raise ValueError(f"jpeg_quality must lie in 1 .. 100, got {self.jpeg_quality}")
         if self.candidates_kernel is not None and (self.candidates_kernel < 3 or self.candidates_kernel % 2 == 0):
             raise ValueError(f"candidates_kernel must be odd and at least 3, got {self.candidates_kernel}")
-        if self.folder_fps <= 0 or self.max_flow_px <= 0:
-            raise ValueError(f"folder_fps and max_flow_px must be above 0, got {self.folder_fps}, {self.max_flow_px}")
+        for name in ("folder_fps", "max_flow_px"):
+            if not 0 < getattr(self, name) < math.inf:
+                raise ValueError(f"{name} must be above 0 and finite, got {getattr(self, name)}")
 
     def choose(self, times_s: np.ndarray) -> np.ndarray:
         """(N, 2) int64 positions of the pairs; see `choose_pairs`."""

@@ -2,9 +2,13 @@
 
     python tools/prepare_flow.py ~/videos ~/pairs
     python tools/prepare_flow.py ~/videos ~/pairs --interval-seconds 0.2 --stride-seconds 1 --short-side 256 --workers 8
+    python tools/prepare_flow.py ~/pairs --refilter --min-moving-share 0.05
 
 Searches VIDEO_DIR and all folders below it for video files and for folders of frames. Run it again at any time: what
 is done stays, what was interrupted is finished, new videos are added. docs: cmp/datasets/pair_store.py.
+
+--refilter judges the pairs of a store again under other thresholds, from the scores that it keeps: no video is needed
+and no flow computed. Thresholds that are not given stay as the store has them. docs/quality.md.
 
 Exit status: 0; 1 if the store holds no pair afterwards, on any failed video with --strict, or on an error;
 130 after Ctrl-C.
@@ -15,6 +19,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the checkout's own packages, installed or not
@@ -24,6 +29,17 @@ from data_prep.estimators import CLASSICAL, RAFT
 from data_prep.job import PrepareReport, prepare_folder
 from data_prep.quality import Thresholds
 from data_prep.settings import PrepareSettings
+from data_prep.verdicts import refilter_store
+
+LIMITS = {  # fields of Thresholds
+    "max_unexplained": "cut: structure of the first frame that the flow does not find in the second, 0 to 2",
+    "max_appearance_jump": "cut: change of colours that the flow does not explain, 0 to 1",
+    "max_duplicate_change": "duplicate: largest local difference of the frames, grey levels",
+    "min_moving_share": "still: share of pixels moving over 1 px",
+    "max_beyond_share": "too fast: share of pixels beyond --max-flow",
+    "max_inconsistent": "inconsistent: share of pixels that the flow back does not bring back",
+    "max_camera_share": "camera: share of pixels moved by the camera alone; 1: not dropped",
+}
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -34,7 +50,10 @@ def build_parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     defaults, limits = PrepareSettings(), Thresholds()
-    parser.add_argument("video_dir", metavar="VIDEO_DIR", help="folder with videos, searched with its sub-folders")
+    parser.add_argument(
+        "video_dir", nargs="?", metavar="VIDEO_DIR",
+        help="folder with videos, searched with its sub-folders; not needed with --refilter",
+    )  # fmt: skip
     parser.add_argument("out_dir", metavar="OUT_DIR", help="folder of the pair store; made if it does not exist")
 
     pairs = parser.add_argument_group("which pairs")
@@ -67,6 +86,10 @@ def build_parser() -> argparse.ArgumentParser:
     )
     add(stored, "--estimator-device", defaults.estimator_device, "where those run: auto, cpu, cuda:1", metavar="DEVICE")
     add(stored, "--codec", defaults.codec, "how flow is stored", choices=tuple(CODECS))
+    stored.add_argument(
+        "--forget-dropped", action="store_true",
+        help="do not store rejected pairs: saves disk, and --refilter cannot bring them back",
+    )  # fmt: skip
     add(stored, "--jpeg-quality", defaults.jpeg_quality, "of stored frames, 1 to 100", metavar="Q")
     stored.add_argument("--store-second", action="store_true", help="store the second frame too")
     stored.add_argument(
@@ -74,12 +97,16 @@ def build_parser() -> argparse.ArgumentParser:
         help="store guidance candidates: maxima of the watershed map in K x K px, K odd (default: none stored)",
     )  # fmt: skip
 
-    quality = parser.add_argument_group("which pairs are dropped (scores of all are kept)")
+    quality = parser.add_argument_group("which pairs are rejected (all are kept with their scores: docs/quality.md)")
     add(quality, "--max-flow", defaults.max_flow_px, "range of the training bins, px at stored size", metavar="PX")
-    add(quality, "--max-unexplained", limits.max_unexplained, "cut: residual after warping over contrast", metavar="X")
-    add(quality, "--max-histogram-jump", limits.max_histogram_jump, "cut: distance of colours, 0 to 1", metavar="X")
-    add(quality, "--min-moving-share", limits.min_moving_share, "still: share of pixels moving over 1 px", metavar="X")
-    add(quality, "--max-beyond-share", limits.max_beyond_share, "too fast: share beyond --max-flow", metavar="X")
+    for name, help in LIMITS.items():
+        quality.add_argument(
+            "--" + name.replace("_", "-"), type=float, metavar="X", default=argparse.SUPPRESS,
+            help=f"{help} (default {getattr(limits, name)})",
+        )  # fmt: skip
+    quality.add_argument(
+        "--refilter", action="store_true", help="change these thresholds (but --max-flow) in a store that is there"
+    )
 
     job = parser.add_argument_group("the job")
     job.add_argument("--workers", type=int, metavar="N", help="processes, each with one thread (default: all cores)")
@@ -108,28 +135,40 @@ def settings_of(args: argparse.Namespace) -> PrepareSettings:
         codec=args.codec,
         jpeg_quality=args.jpeg_quality,
         store_second=args.store_second,
+        forget_dropped=args.forget_dropped,
         candidates_kernel=args.candidates_kernel,
         max_flow_px=args.max_flow,
-        thresholds=Thresholds(
-            max_unexplained=args.max_unexplained,
-            max_histogram_jump=args.max_histogram_jump,
-            min_moving_share=args.min_moving_share,
-            max_beyond_share=args.max_beyond_share,
-        ),
+        thresholds=Thresholds(**given_limits(args)),
         reader=args.reader,
         folder_fps=args.folder_fps,
     )
 
 
+def given_limits(args: argparse.Namespace) -> dict[str, float]:
+    """The thresholds that stand on the command line."""
+    return {name: getattr(args, name) for name in LIMITS if hasattr(args, name)}
+
+
+def counted(reasons: dict[str, int]) -> str:
+    if not reasons:
+        return "0"
+    parts = ", ".join(f"{name} {count}" for name, count in sorted(reasons.items()))
+    return f"{sum(reasons.values())} ({parts})"
+
+
+def refilter(args: argparse.Namespace) -> int:
+    report = refilter_store(args.out_dir, given_limits(args))
+    if report.lost:
+        print(f"{report.lost} pairs could not be brought back: the store was made with --forget-dropped")
+    print(
+        f"{report.pairs_before} pairs before, {report.dropped_now} of them dropped now, {report.back} brought back; "
+        f"dropped pairs {counted(report.reasons)}; {report.pairs} pairs of {report.videos} videos in {args.out_dir}"
+    )
+    return 0 if report.pairs else 1
+
+
 def summary(report: PrepareReport, out_dir: str) -> str:
     """The last line: what was written, skipped and failed, and where it is."""
-
-    def counted(reasons: dict[str, int]) -> str:
-        if not reasons:
-            return "0"
-        parts = ", ".join(f"{name} {count}" for name, count in sorted(reasons.items()))
-        return f"{sum(reasons.values())} ({parts})"
-
     earlier = f" ({report.earlier_videos} settled before)" if report.earlier_videos else ""
     return (
         f"{report.found} videos{earlier}: wrote {report.videos} videos, {report.pairs} pairs; "
@@ -140,12 +179,19 @@ def summary(report: PrepareReport, out_dir: str) -> str:
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = build_parser()
-    args = parser.parse_args(argv)
+    args = parser.parse_intermixed_args(argv)
     try:
         settings = settings_of(args)
     except ValueError as error:
         parser.error(str(error))
+    if args.refilter:
+        if replace(settings, thresholds=Thresholds()) != PrepareSettings():
+            parser.error("--refilter changes thresholds; what else the store was made with cannot be changed")
+    elif args.video_dir is None:
+        parser.error("VIDEO_DIR and OUT_DIR are both needed (only --refilter does without videos)")
     try:
+        if args.refilter:
+            return refilter(args)
         report = prepare_folder(
             args.video_dir,
             args.out_dir,

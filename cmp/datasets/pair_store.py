@@ -5,7 +5,7 @@
       manifest.jsonl        one line a video, sorted by id: done, skipped (why) or failed (why), counts, checksum
       index.npz             where every member of every sample lies: random access without unpacking
       shards/<video_id>.tar the samples of one video, in the WebDataset layout
-      videos/<video_id>.json  the verdict on one video: samples with their places, dropped pairs with scores and reasons
+      videos/<video_id>.json  the verdict on one video: its pairs with scores and places, the dropped ones with reasons
       .lock                 held while a job writes (empty; may be deleted between jobs)
 
 A sample is a run of tar members that share a key, `<video_id>-<first frame>-<second frame>` (no dots):
@@ -17,7 +17,14 @@ A sample is a run of tar members that share a key, `<video_id>-<first frame>-<se
     <key>.json         video, frame numbers, time stamps, sizes, estimator, quality scores, and the flow's header
                        ("flow": codec, bound, step, measured error), which decodes the payload
 
+A pair that was rejected is stored all the same, unless the store was made to forget it: other thresholds may bring it
+back. Its members then lie in the shard's folder `__rejected__/`, a name that the webdataset package passes over, so
+that it reads the pairs that were kept. Shards never change: after new thresholds (`data_prep.verdicts`) it is the
+records and the index that say what is kept, and the folder what was kept when the shard was written.
+
 What holds it together:
+  - A record has two lists, "samples" and "dropped", of rows {"frames", "quality" (scores), "members" (offset, size,
+    crc32 of each of `MEMBERS`; null if not stored), "folder" (before their names)}, and "reasons" in dropped ones.
   - A record in videos/ is the commit point of its video. It is written (temporary file, fsync, rename, fsync of the
     folder) after the shard has been, so a shard that a record calls done is whole. A shard without a record is debris.
   - Nothing in the store depends on time, host, process or order: the same videos and settings give the same bytes,
@@ -51,7 +58,7 @@ import tarfile
 import threading
 import zlib
 from collections import Counter, OrderedDict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -67,6 +74,7 @@ MEMBERS = ("first.jpg", "second.jpg", "flow.bin", "guides.npy", "json")
 _REQUIRED = [MEMBERS.index(name) for name in ("first.jpg", "flow.bin", "json")]
 _VIDEO_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _BLOCK = 512  # tar's unit
+REJECTED_FOLDER = "__rejected__/"  # inside a shard
 _TEMPORARY = ".tmp"  # folder inside the store; emptied when a job starts
 
 logger = logging.getLogger(__name__)
@@ -105,6 +113,7 @@ class PairStore:
 
     Args:
         path: folder that `tools/prepare_flow.py` wrote.
+        rejected: read the rejected pairs that are stored instead of the others; takes longer, as they have no index.
         max_open_shards: bound on open files, at least 1.
 
     Raises:
@@ -114,17 +123,19 @@ class PairStore:
     An unfinished store (no index.npz) is read from its records, which takes longer; a warning is logged.
     """
 
-    def __init__(self, path: str | os.PathLike, *, max_open_shards: int = 64) -> None:
+    def __init__(self, path: str | os.PathLike, *, rejected: bool = False, max_open_shards: int = 64) -> None:
         if max_open_shards < 1:
             raise ValueError(f"max_open_shards must be at least 1, got {max_open_shards}")
         self.path = Path(path)
         self.about = read_about(self.path)
         index_path = self.path / "index.npz"
-        if index_path.is_file():
+        if index_path.is_file() and not rejected:
             index = _load_index(index_path)
         else:
-            logger.warning("%s has no index.npz (its job has not finished): reading its records instead", self.path)
-            index = _check_index(_build_index(read_records(self.path).values()), self.path / "videos")
+            if not rejected:
+                logger.warning("%s has no index.npz (its job has not finished): reading its records instead", self.path)
+            index = _build_index(read_records(self.path).values(), rejected)
+            index = _check_index(index, self.path / "videos")
         self._set_index(index)
         self._max_open_shards = max_open_shards
         self._local = threading.local()
@@ -149,7 +160,7 @@ class PairStore:
     def key_of(self, position: int) -> str:
         """The sample's key in its tar shard."""
         position = self._checked(position)
-        return sample_key(self.video_of(position), *map(int, self.frames[position]))
+        return sample_key(self.video_of(position), *self.frames[position].tolist())
 
     def has(self, position: int, member: str) -> bool:
         """Whether a sample holds a member, one of `MEMBERS`."""
@@ -446,7 +457,7 @@ def finish_store(root: str | os.PathLike) -> dict[str, np.ndarray]:
     root = Path(root)
     records = read_records(root)
     index, derived = derive_files(root, records)
-    wanted = {f"{video_id}.tar" for video_id in index["video_ids"].tolist()}
+    wanted = {f"{video_id}.tar" for video_id, record in records.items() if record["shard"] is not None}
     with _writing(root):
         for entry in list(os.scandir(root / "shards")):
             if entry.name not in wanted:
@@ -481,16 +492,22 @@ def _summary(record: Mapping) -> dict:
     return line
 
 
-def _build_index(records) -> dict[str, np.ndarray]:
-    done = sorted((r for r in records if r["status"] == "done"), key=lambda record: record["video_id"])
-    rows = [row for record in done for row in record["samples"]]
+def stored_rows(record: Mapping, rejected: bool) -> list[dict]:
+    """The rows of a record's kept, or of its rejected pairs that lie in its shard, in the order of their frames."""
+    return [row for row in record["dropped" if rejected else "samples"] if row["members"] is not None]
+
+
+def _build_index(records: Iterable[Mapping], rejected: bool = False) -> dict[str, np.ndarray]:
+    done = sorted((r for r in records if stored_rows(r, rejected)), key=lambda record: record["video_id"])
+    rows_of = [stored_rows(record, rejected) for record in done]
+    rows = [row for rows in rows_of for row in rows]
     places = np.asarray([row["members"] for row in rows], np.int64).reshape(len(rows), len(MEMBERS), 3)
     return {
         "format_version": np.int64(FORMAT_VERSION),
         "members": np.asarray(MEMBERS),
         "video_ids": np.asarray([record["video_id"] for record in done], np.str_),
         "shard_bytes": np.asarray([record["shard"]["bytes"] for record in done], np.int64),
-        "video": np.repeat(np.arange(len(done), dtype=np.int32), [len(record["samples"]) for record in done]),
+        "video": np.repeat(np.arange(len(done), dtype=np.int32), [len(rows) for rows in rows_of]),
         "frames": np.asarray([row["frames"] for row in rows], np.int64).reshape(-1, 2),
         "offset": places[..., 0],
         "size": places[..., 1].astype(np.int32),
@@ -510,13 +527,15 @@ class ShardWriter:
         self._path = self._root / _TEMPORARY / f"{shard_path(root, video_id).name}.{os.getpid()}"
         self._sha256 = hashlib.sha256()
         self._position = 0
-        self.samples: list[dict] = []  # rows for the video's record
+        self.rows: list[dict] = []  # for the video's record, without scores
         with _writing(self._path):
             self._path.parent.mkdir(exist_ok=True)
             self._file = open(self._path, "wb")
 
-    def add(self, first_frame: int, second_frame: int, members: Mapping[str, bytes]) -> None:
+    def add(self, first_frame: int, second_frame: int, members: Mapping[str, bytes], *, rejected: bool = False) -> dict:
         """Append a sample. Members are named as in `MEMBERS`; first.jpg, flow.bin and json must be there.
+
+        Returns its row for the video's record: {"frames", "members", "folder"}.
 
         Raises ValueError for other names, a missing member, or frames that do not follow the last sample's.
         """
@@ -524,9 +543,10 @@ class ShardWriter:
         missing = [MEMBERS[i] for i in _REQUIRED if MEMBERS[i] not in members]
         if unknown or missing:
             raise ValueError(f"a sample needs {', '.join(missing) or 'nothing more'}; not known: {unknown}")
-        if self.samples and [first_frame, second_frame] <= self.samples[-1]["frames"]:
-            raise ValueError(f"pairs must rise, got {first_frame, second_frame} after {self.samples[-1]['frames']}")
-        key = sample_key(self._video_id, first_frame, second_frame)
+        if self.rows and [first_frame, second_frame] <= self.rows[-1]["frames"]:
+            raise ValueError(f"pairs must rise, got {first_frame, second_frame} after {self.rows[-1]['frames']}")
+        folder = REJECTED_FOLDER if rejected else ""
+        key = folder + sample_key(self._video_id, first_frame, second_frame)
         places = []
         for name in MEMBERS:
             data = members.get(name)
@@ -536,7 +556,8 @@ class ShardWriter:
             self._write(member_header(f"{key}.{name}", len(data)))
             places.append([self._position, len(data), zlib.crc32(data)])
             self._write(data + bytes(-len(data) % _BLOCK))
-        self.samples.append({"frames": [first_frame, second_frame], "members": places})
+        self.rows.append({"frames": [first_frame, second_frame], "members": places, "folder": folder})
+        return dict(self.rows[-1])
 
     def close(self) -> dict:
         """Finish the shard and give it its name. Returns {"bytes", "sha256"}."""

@@ -19,6 +19,7 @@ from cmp.datasets.pair_store import (
     sample_key,
     sealed_json,
     shard_path,
+    stored_rows,
 )
 
 _BLOCK = 512  # tar's unit
@@ -59,11 +60,11 @@ def check_store(root: str | os.PathLike, on_bytes: Callable[[int], None] | None 
     for video_id, record in records.items():
         if record.get("reason") == "damaged":  # left by a repair that was killed
             found.append(Damage(f"videos/{video_id}.json", "", "an earlier repair has not finished", video_id))
-        if record["status"] == "done":
+        if record["shard"] is not None:
             found += _check_shard(root, record, on_bytes or (lambda count: None))
     known = records.keys() | {damage.video_id for damage in found}
     for path in sorted((root / "shards").glob("*")):
-        if path.stem not in known or records.get(path.stem, {"status": "done"})["status"] != "done":
+        if path.stem not in known or records.get(path.stem, {"shard": ""})["shard"] is None:
             lost = path.stem if path.stem not in records else None
             found.append(Damage(f"shards/{path.name}", "", "no record speaks of it", lost))
     if about_is_good and all(damage.video_id is None or damage.file.startswith("shards/") for damage in found):
@@ -133,11 +134,12 @@ def _check_shard(root: Path, record: dict, on_bytes: Callable[[int], None]) -> l
             return []
         found = [] if size == expected else [Damage(name, "", f"has {size} bytes instead of {expected}", video_id)]
         end = 0
-        for row in record["samples"]:
+        rows = stored_rows(record, rejected=False) + stored_rows(record, rejected=True)
+        for row in sorted(rows, key=lambda row: row["frames"]):
             for member, (offset, length, crc32) in zip(MEMBERS, row["members"]):
                 if length < 0:
                     continue
-                key = f"{sample_key(video_id, *row['frames'])}.{member}"
+                key = f"{row['folder']}{sample_key(video_id, *row['frames'])}.{member}"
                 file.seek(offset - _BLOCK)
                 header, data = file.read(_BLOCK), file.read(length)
                 padding = file.read(-length % _BLOCK)

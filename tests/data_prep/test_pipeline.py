@@ -104,7 +104,7 @@ def test_pairs_across_a_cut_and_still_pairs_are_dropped_with_reason_and_scores(t
     record, store = prepare_one(tmp_path, "v.mp4", PrepareSettings(interval_frames=2))
     dropped = {tuple(pair["frames"]): pair for pair in record["dropped"]}
     assert dropped[8, 10]["reasons"][0] == dropped[9, 11]["reasons"][0] == "cut"
-    assert all(dropped[i, i + 2]["reasons"] == ["still"] for i in range(16, 22))
+    assert all(dropped[i, i + 2]["reasons"] == ["duplicate", "still"] for i in range(16, 22))
     assert dropped[8, 10]["quality"]["histogram_jump"] > 0.5
     kept = set(map(tuple, store.frames.tolist()))
     assert kept.isdisjoint(dropped) and {(i, i + 2) for i in range(8)} <= kept
@@ -123,11 +123,15 @@ def test_every_way_to_fail_or_be_skipped_has_its_reason(tmp_path):
     for name, kind in [("short.mp4", "file"), ("still.mp4", "file"), ("text.mp4", "file"), ("gone.mp4", "file"),
                        ("folder", "frames")]:  # fmt: skip
         record, _ = prepare_one(tmp_path, name, settings, kind)
-        assert record["samples"] == [] and record["shard"] is None and str(tmp_path) not in json.dumps(record)
+        assert (
+            record["samples"] == []
+            and (record["shard"] is None) == (name != "still.mp4")
+            and str(tmp_path) not in json.dumps(record)
+        )
         verdicts[name] = (record["status"], record["reason"])
     assert verdicts == {
         "short.mp4": ("skipped", "too_short"),
-        "still.mp4": ("skipped", "all_still"),
+        "still.mp4": ("skipped", "all_duplicate"),
         "text.mp4": ("failed", "unreadable"),
         "gone.mp4": ("failed", "unreadable"),
         "folder": ("failed", "unreadable"),
@@ -150,7 +154,7 @@ def test_a_library_that_chokes_on_a_video_costs_that_video_alone(tmp_path, monke
 def test_trouble_with_the_disk_is_not_blamed_on_the_video(tmp_path, monkeypatch):
     write_video(tmp_path / "v.mp4", sliding_rectangle(12), 25)
 
-    def full(*args):
+    def full(*args, **kwargs):
         raise StoreWriteError("disk full")
 
     monkeypatch.setattr(pipeline.ShardWriter, "add", full)
@@ -245,7 +249,7 @@ def test_flow_from_files_becomes_the_flow_of_the_samples(tmp_path):
     flows = {(first, first + 2): rng.uniform(-9, 9, (HEIGHT, WIDTH, 2)).astype(np.float32) for first in (0, 4)}
     for (first, second), flow in flows.items():
         write_flow(tmp_path / "flow" / "v" / f"{first}_{second}.flo", flow)
-    limits = Thresholds(max_unexplained=99)
+    limits = Thresholds(max_unexplained=99, max_inconsistent=1)
     settings = dict(interval_frames=2, stride_frames=4, thresholds=limits, codec="float32")
     settings = PrepareSettings(estimator=f"files:{tmp_path / 'flow'}", **settings)
     record, store = prepare_one(tmp_path, "v.mp4", settings)

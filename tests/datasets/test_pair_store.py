@@ -68,7 +68,7 @@ def write_store(root, videos, **kwargs):
                     shard.add(10 * number, 10 * number + 5, sample_members(seed, **kwargs)[0])
                     seed += 1
                 record = {"video_id": video_id, "status": "done", "reason": None, "dropped": []}
-                commit_record(root, record | {"shard": shard.close(), "samples": shard.samples})
+                commit_record(root, record | {"shard": shard.close(), "samples": shard.rows})
         finish_store(root)
     return root
 

@@ -1,0 +1,108 @@
+"""Measure how well the reasons for which pairs are dropped agree with labels that a person gave.
+
+    python tools/benchmark/quality.py VIDEO_DIR tests/data_prep/pair_labels.csv
+
+LABELS is a table video,first,second,label. The pairs are read from the folder, their flow is found by the default
+estimator at the default size, and they are scored and judged with the default thresholds. Printed are, for each
+reason, its precision (of the pairs it is given for, the share that bears one of its labels) and its recall (of the
+pairs with its labels, the share that it is given for); and for each label how many of its pairs are dropped at all.
+"""
+
+import argparse
+import csv
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import cv2
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # the checkout's own packages, installed or not
+
+from cmp.video import open_video
+from data_prep.pipeline import resized
+from data_prep.quality import Thresholds, drop_reasons, score_pair
+from data_prep.settings import PrepareSettings
+
+TRUE_LABELS = {  # reason: labels for which it is right
+    "cut": ("cut", "fade", "damaged"),
+    "duplicate": ("duplicate",),
+    "still": ("still", "duplicate"),
+    "too_fast": ("fast",),
+    "inconsistent": ("fast", "cut", "fade", "damaged"),
+    "camera": ("camera",),
+}
+CAMERA_SHARE = 0.95  # the reason is off by default; measured at this threshold
+
+
+def read_labels(path: Path, videos: Sequence[str] | None = None) -> dict[str, dict[tuple[int, int], str]]:
+    """By video, {(first, second): label}; only of `videos` if given."""
+    labels: dict[str, dict[tuple[int, int], str]] = {}
+    with open(path, newline="", encoding="utf-8") as file:
+        for row in csv.DictReader(file):
+            if videos is None or row["video"] in videos:
+                labels.setdefault(row["video"], {})[int(row["first"]), int(row["second"])] = row["label"]
+    return labels
+
+
+def score_labelled(video_dir: Path, labels: dict[str, dict[tuple[int, int], str]]) -> list[tuple[str, tuple, dict]]:
+    """(video, (first, second), scores) of every labelled pair."""
+    settings = PrepareSettings()
+    estimator = settings.create_estimator()
+    scored = []
+    for video, pairs in sorted(labels.items()):
+        wanted = sorted({frame for pair in pairs for frame in pair})
+        with open_video(video_dir / video) as reader:
+            size_hw = settings.stored_size(reader.size_hw)
+            frames = {frame.index: resized(frame.image, size_hw) for frame in reader.read(wanted)}
+        for pair in sorted(pairs):
+            images = [frames[number] for number in pair]
+            scored.append((video, pair, score_pair(*images, estimator.estimate(*images))))
+    return scored
+
+
+def precision_recall(judged: Iterable[tuple[str, Sequence[str]]], reason: str) -> tuple[int, int, int]:
+    """Of (label, reasons) pairs: how many are given the reason rightly, how many at all, how many should be."""
+    true = TRUE_LABELS[reason]
+    judged = list(judged)
+    right = sum(reason in reasons and label in true for label, reasons in judged)
+    return right, sum(reason in reasons for _, reasons in judged), sum(label in true for label, _ in judged)
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("video_dir", type=Path, metavar="VIDEO_DIR")
+    parser.add_argument("labels", type=Path, metavar="LABELS")
+    parser.add_argument("--list", action="store_true", help="also list the pairs judged otherwise than labelled")
+    args = parser.parse_args(argv)
+    cv2.setNumThreads(1)
+    try:
+        labels = read_labels(args.labels)
+        scored = score_labelled(args.video_dir, labels)
+    except (OSError, ValueError, KeyError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    limits = Thresholds()
+    judged = [(labels[video][pair], drop_reasons(scores, limits)) for video, pair, scores in scored]
+    strict = Thresholds(max_camera_share=CAMERA_SHARE)
+    with_camera = [(labels[video][pair], drop_reasons(scores, strict)) for video, pair, scores in scored]
+    print(f"{len(judged)} pairs of {len(labels)} videos")
+    print("| reason | right for labels | precision | recall |\n| --- | --- | --- | --- |")
+    for reason, true in TRUE_LABELS.items():
+        right, given, wanted = precision_recall(with_camera if reason == "camera" else judged, reason)
+        cells = [f"{right / total:.2f} ({right}/{total})" if total else "-" for total in (given, wanted)]
+        print(f"| {reason} | {', '.join(true)} | {' | '.join(cells)} |")
+    print("\n| label | pairs | dropped | for |\n| --- | --- | --- | --- |")
+    for name in sorted({label for label, _ in judged}):
+        mine = [reasons for label, reasons in judged if label == name]
+        firsts = [reasons[0] for reasons in mine if reasons]
+        causes = ", ".join(f"{firsts.count(reason)} {reason}" for reason in TRUE_LABELS if reason in firsts)
+        print(f"| {name} | {len(mine)} | {len(firsts)} | {causes or '-'} |")
+    if args.list:
+        for (video, pair, scores), (label, reasons) in zip(scored, judged):
+            if bool(reasons) != (label not in ("good", "camera")):
+                print(video, *pair, label, reasons, scores)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
