@@ -42,8 +42,10 @@ def test_the_page_shows_pairs_and_rejected_ones_with_reasons_in_one_file(videos,
     page = (tmp_path / "store.html").read_text("utf-8")
     assert str(tmp_path / "store.html") in capsys.readouterr().out
     assert f"<b>{len(PairStore(tmp_path / 'store'))}</b>pairs" in page and "<b>4</b>rejected pairs" in page
-    assert page.count("data:image/jpeg;base64,") == 9 and page.count("<svg") == 4
-    assert page.count('<span class="why">still</span>') == 4 and "unreadable" in page
+    # Three pairs as three pictures, three rejected ones as two; three charts, and one of each score.
+    assert page.count("data:image/jpeg;base64,") == 9 + 6 and page.count("<svg") == 3 + 8
+    assert page.count('<span class="why">duplicate</span>') == 4 + 3 and "unreadable" in page
+    assert page.count('<rect class="no"') >= 8 and page.count("<line") >= 3
     assert "&lt;b&gt;moves.mp4" in page and "<b>moves" not in page  # names are text, whatever is in them
     assert not re.findall(r"(?:src|href)=\"(?!data:)", page) and "<script" not in page and "http" not in page
 
