@@ -1,7 +1,9 @@
 """Run tasks in child processes that may crash or hang without harm to the others.
 
 `concurrent.futures` gives up the whole pool when one child dies and cannot stop one that hangs in native code. Here
-every worker is a process of its own behind a pipe: a dead or silent one is replaced and only its task is affected.
+every worker is a process of its own behind a pipe: a dead, silent or late one is replaced and only its task is
+affected. Being killed from outside needs nothing of the worker, so it also ends one whose native code holds the
+interpreter.
 """
 
 from __future__ import annotations
@@ -9,6 +11,7 @@ from __future__ import annotations
 import ctypes
 import multiprocessing
 import os
+import resource
 import signal
 import sys
 import threading
@@ -29,12 +32,24 @@ class Outcome:
     """What became of a task.
 
     status: "done" (value is what the function returned), "error" (it raised; detail is the traceback), "died" (its
-        process ended; detail says how), or "stalled" (its process was silent for too long and was killed).
+        process ended; detail says how), "killed" (the same by SIGKILL, so from outside: the system when memory ran
+        out, or a person), "stalled" (its process was silent for too long and was ended) or "late" (the same for a
+        task that took longer than it may, whatever it reported).
     """
 
     status: str
     value: Any = None
     detail: str = ""
+
+
+@dataclass(frozen=True)
+class TimeLimit:
+    """What a task may hand to `progress` once it knows its own length: how long it may take, from its start, s.
+
+    Only the first one a task sends counts: progress alone cannot keep it alive for ever.
+    """
+
+    seconds: float
 
 
 class LocalExecutor:
@@ -46,8 +61,12 @@ class LocalExecutor:
         num_workers: processes at a time; all cores this process may use if None.
         initialize: called once in every new worker.
         stall_s: a worker that has sent nothing for so long is killed; None to wait for ever.
+        limit_s: told a task, says how long it may take from its start, s, or None for ever. The task itself may set
+            this once, see `TimeLimit`.
         tasks_per_worker: a worker is replaced after so many tasks, so leaks of native libraries stay bounded.
-        on_progress: called with what workers report.
+        max_growth_bytes: so is one whose resident memory, after a task, is so much above what it was after its first.
+            Growth and not size: what an estimator needs from the start is no leak.
+        on_progress: called with what workers report, but for time limits.
 
     Workers ignore Ctrl-C (this process decides) and die with this process, however it ends.
     """
@@ -59,17 +78,25 @@ class LocalExecutor:
         num_workers: int | None = None,
         initialize: Callable[[], None] | None = None,
         stall_s: float | None = None,
+        limit_s: Callable[[Any], float | None] | None = None,
         tasks_per_worker: int = 100,
+        max_growth_bytes: int = 256 << 20,
         on_progress: Callable[[Any], None] | None = None,
     ) -> None:
-        for name, value in (("num_workers", num_workers), ("tasks_per_worker", tasks_per_worker)):
+        counts = {
+            "num_workers": num_workers,
+            "tasks_per_worker": tasks_per_worker,
+            "max_growth_bytes": max_growth_bytes,
+        }
+        for name, value in counts.items():
             if value is not None and value < 1:
                 raise ValueError(f"{name} must be at least 1, got {value}")
         if stall_s is not None and not stall_s > 0:
             raise ValueError(f"stall_s must be above 0, got {stall_s}")
         self._function, self._initialize = function, initialize
         self._num_workers = num_workers or available_cores()
-        self._stall_s, self._tasks_per_worker, self._on_progress = stall_s, tasks_per_worker, on_progress
+        self._stall_s, self._limit_s, self._on_progress = stall_s, limit_s, on_progress
+        self._tasks_per_worker, self._max_growth_bytes = tasks_per_worker, max_growth_bytes
         self._pending: deque = deque()
         self._workers: list[_Worker] = []
         self._failed_starts = 0  # in a row
@@ -91,10 +118,11 @@ class LocalExecutor:
                 if ended is not None:
                     yield ended
             for worker in list(self._workers):
-                if worker.busy and self._stall_s is not None and time.monotonic() > worker.heard_at + self._stall_s:
+                overdue = self._overdue(worker) if worker.busy else None
+                if overdue is not None:
                     task = worker.task
                     self._remove(worker)
-                    yield task, Outcome("stalled", detail=f"no progress for {self._stall_s:g} s")
+                    yield task, overdue
 
     def close(self) -> None:
         """Kill all workers."""
@@ -113,7 +141,7 @@ class LocalExecutor:
             worker = idle.pop()
             task = self._pending.popleft()
             try:
-                worker.give(task)
+                worker.give(task, None if self._limit_s is None else self._limit_s(task))
             except OSError:  # it died between two tasks
                 self._remove(worker)
                 self._pending.appendleft(task)
@@ -121,14 +149,25 @@ class LocalExecutor:
         for _ in range(min(self._num_workers - len(self._workers), len(self._pending) - starting)):
             self._workers.append(_Worker(self._function, self._initialize))
 
+    def _overdue(self, worker: _Worker) -> Outcome | None:
+        now = time.monotonic()
+        if worker.limit_s is not None and now > worker.given_at + worker.limit_s:
+            return Outcome("late", detail=f"not done within the {worker.limit_s:.0f} s that its length allows")
+        if self._stall_s is not None and now > worker.heard_at + self._stall_s:
+            return Outcome("stalled", detail=f"no progress for {self._stall_s:g} s")
+        return None
+
     def _ready(self) -> list[_Worker]:
         handles = {}
+        ends = []
         for worker in self._workers:
             handles[worker.connection] = handles[worker.process.sentinel] = worker
-        timeout = None
-        if self._stall_s is not None:
-            ends = [worker.heard_at + self._stall_s for worker in self._workers if worker.busy]
-            timeout = max(0.0, min(ends) - time.monotonic()) if ends else None
+            if worker.busy and self._stall_s is not None:
+                ends.append(worker.heard_at + self._stall_s)
+            if worker.busy and worker.limit_s is not None:
+                ends.append(worker.given_at + worker.limit_s)
+        # A little later than the end itself, so that it has passed. Capped: a wait of months overflows in C.
+        timeout = min(max(0.0, min(ends) - time.monotonic()) + 0.001, 3600.0) if ends else None
         found = wait(list(handles), timeout)
         return list(dict.fromkeys(handles[handle] for handle in found))
 
@@ -144,19 +183,25 @@ class LocalExecutor:
                 self._failed_starts += 1
                 if self._failed_starts == _MAX_FAILED_STARTS:
                     raise RuntimeError(f"worker processes cannot start ({how})") from None
-            return (task, Outcome("died", detail=how)) if worker.busy else None
+            status = "killed" if how.endswith("SIGKILL") else "died"
+            return (task, Outcome(status, detail=how)) if worker.busy else None
         worker.heard_at = time.monotonic()
         if kind == "started":
             worker.started = True
             self._failed_starts = 0
+            return None
+        if kind == "progress" and isinstance(value, TimeLimit):
+            if self._limit_s is not None and not worker.limit_is_own:
+                worker.limit_s, worker.limit_is_own = value.seconds, True
             return None
         if kind == "progress":
             if self._on_progress is not None:
                 self._on_progress(value)
             return None
         task = worker.task
-        worker.take_back()
-        if worker.tasks_done >= self._tasks_per_worker:
+        value, resident = value
+        worker.take_back(resident)
+        if worker.tasks_done >= self._tasks_per_worker or worker.growth_bytes > self._max_growth_bytes:
             self._remove(worker)
         return task, Outcome("done", value=value) if kind == "done" else Outcome("error", detail=value)
 
@@ -174,6 +219,11 @@ class _Worker:
     task: Any = None
     tasks_done: int = 0
     heard_at: float = field(default_factory=time.monotonic)
+    given_at: float = 0.0
+    limit_s: float | None = None
+    limit_is_own: bool = False  # set by the task itself
+    first_bytes: int = 0  # resident after the first task
+    growth_bytes: int = 0
 
     def __post_init__(self) -> None:
         # spawn, not fork: native decoders and OpenCV's threads do not survive a fork.
@@ -184,13 +234,16 @@ class _Worker:
         self.process.start()
         theirs.close()
 
-    def give(self, task: Any) -> None:
+    def give(self, task: Any, limit_s: float | None) -> None:
         self.connection.send(task)
         self.task, self.busy, self.heard_at = task, True, time.monotonic()
+        self.given_at, self.limit_s, self.limit_is_own = self.heard_at, limit_s, False
 
-    def take_back(self) -> None:
+    def take_back(self, resident_bytes: int) -> None:
         self.task, self.busy = None, False
         self.tasks_done += 1
+        self.first_bytes = self.first_bytes or resident_bytes
+        self.growth_bytes = resident_bytes - self.first_bytes
 
     def how_it_ended(self) -> str:
         self.process.join(5)
@@ -225,10 +278,10 @@ def _serve(connection: Connection, function: Callable, initialize: Callable | No
         try:
             task = connection.recv()
             try:
-                answer = ("done", function(task, lambda value: connection.send(("progress", value))))
+                kind, value = "done", function(task, lambda value: connection.send(("progress", value)))
             except Exception:
-                answer = ("error", traceback.format_exc())
-            connection.send(answer)
+                kind, value = "error", traceback.format_exc()
+            connection.send((kind, (value, _resident_bytes())))
         except (EOFError, OSError):  # the parent is gone
             return
 
@@ -245,3 +298,13 @@ def _die_with(parent: int) -> None:
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
+
+
+def _resident_bytes() -> int:
+    """Memory that this process holds now; where the system does not tell, the most it ever held."""
+    try:
+        with open("/proc/self/statm", encoding="ascii") as file:
+            return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except OSError:
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return peak if sys.platform == "darwin" else peak << 10

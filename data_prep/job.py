@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import av
@@ -22,11 +22,14 @@ from cmp.datasets.pair_store import (
     shard_path,
 )
 from cmp.version import __version__
+from data_prep.deadlines import Deadline
 from data_prep.executors import LocalExecutor, Outcome
 from data_prep.pipeline import VideoTask, initialize_worker, new_record, prepare_video
 from data_prep.settings import PrepareSettings
 from data_prep.verdicts import rejudge_records
 from data_prep.videos import VideoSource, find_videos, fingerprint
+
+_MAX_KILLS = 3  # of one video's processes in one job, before they are taken to be its own fault
 
 
 @dataclass(frozen=True)
@@ -57,6 +60,7 @@ def prepare_folder(
     *,
     num_workers: int | None = None,
     stall_s: float | None = 300.0,
+    deadline: Deadline | None = Deadline(),  # noqa: B008 (frozen)
     retry_failed: bool = False,
     redo: Collection[str] | None = None,
     show_progress: bool = True,
@@ -65,12 +69,16 @@ def prepare_folder(
 
     May be killed at any moment and called again: the store then becomes what an undisturbed call makes, byte for byte.
     Videos with a verdict are not touched unless their file changed; videos that have left the folder stay in the store.
+    No video ends the job: a reader that crashes, hangs or never comes to an end costs its process, the next reader is
+    tried, and when none is left the video is failed with the reason. "killed" (by the system when memory ran out, or by
+    a person) says little about a video: it is tried again by the next call.
 
     Args:
         video_dir: searched with all its sub-folders.
         out_dir: the store; made if it does not exist.
         num_workers: processes; all available cores if None.
         stall_s: a video whose process makes no progress for so long is tried with the next reader, then failed.
+        deadline: the same for one that takes longer than its length allows; None for no limit.
         retry_failed: do failed videos again.
         redo: ids of videos to do again whatever their verdict, and no others.
         show_progress: draw a progress bar on stderr.
@@ -98,7 +106,7 @@ def prepare_folder(
         todo = [s for s in sources if not _is_settled(video_dir, out_dir, s, records.get(s.video_id), retry_failed)]
         if todo:
             discard_index(out_dir)
-            _run(video_dir, out_dir, todo, settings, num_workers, stall_s, show_progress)
+            _run(video_dir, out_dir, todo, settings, num_workers, stall_s, deadline, show_progress)
             records = read_records(out_dir)
         if todo or not (Path(out_dir) / "index.npz").is_file() or not (Path(out_dir) / "manifest.jsonl").is_file():
             finish_store(out_dir)
@@ -112,7 +120,7 @@ def _is_settled(
     record: dict | None,
     retry_failed: bool,
 ) -> bool:
-    if record is None or (retry_failed and record["status"] == "failed"):
+    if record is None or record["reason"] == "killed" or (retry_failed and record["status"] == "failed"):
         return False
     if record["shard"] is not None:
         shard = shard_path(out_dir, source.video_id)
@@ -131,9 +139,11 @@ def _run(
     settings: PrepareSettings,
     num_workers: int | None,
     stall_s: float | None,
+    deadline: Deadline | None,
     show_progress: bool,
 ) -> None:
     pairs = 0
+    kills: Counter = Counter()
     bar = tqdm(total=len(todo), unit="video", desc="preparing", disable=not show_progress, dynamic_ncols=True)
 
     def count(written: int) -> None:
@@ -145,23 +155,31 @@ def _run(
     with (
         bar,
         LocalExecutor(
-            prepare_video, num_workers=num_workers, initialize=initialize_worker, stall_s=stall_s, on_progress=count
+            prepare_video,
+            num_workers=num_workers,
+            initialize=initialize_worker,
+            stall_s=stall_s,
+            limit_s=None if deadline is None else _limit_to_open,
+            on_progress=count,
         ) as executor,
     ):
         for source in todo:
-            # A process that dies may have been killed from outside (memory): the same once more, then the other reader.
+            # A process that dies is tried the same way once more, then with the other reader.
             backends = (settings.reader,) * 2
             if source.kind == "frames":
                 backends = ("frames",) * 2
             elif settings.reader == "auto":
                 backends += ("pyav",)
-            executor.submit(VideoTask(str(video_dir), str(out_dir), source, settings, backends))
+            executor.submit(VideoTask(str(video_dir), str(out_dir), source, settings, backends, deadline))
         for task, outcome in executor.outcomes():
             if outcome.status == "error":
                 # `prepare_video` answers for the video itself: what it lets through is trouble with the store.
                 raise RuntimeError(f"stopped at {task.source.path!r}: {outcome.detail.strip().splitlines()[-1]}")
             if outcome.status != "done":
-                again = _next_try(task, outcome)
+                if outcome.status == "killed":
+                    kills[task.source.video_id] += 1
+                forgiven = outcome.status == "killed" and kills[task.source.video_id] <= _MAX_KILLS
+                again = task if forgiven else _next_try(task, outcome)
                 if again is not None:
                     executor.submit(again)
                     continue
@@ -171,9 +189,17 @@ def _run(
 
 def _next_try(task: VideoTask, outcome: Outcome) -> VideoTask | None:
     rest = task.backends[1:]
-    if outcome.status == "stalled":  # the same reader would stall again
+    if outcome.status in ("stalled", "late"):  # the same reader would be so again
         rest = tuple(backend for backend in rest if backend != task.backends[0])
-    return VideoTask(task.video_dir, task.out_dir, task.source, task.settings, rest) if rest else None
+    return replace(task, backends=rest) if rest else None
+
+
+def _limit_to_open(task: VideoTask) -> float:
+    try:
+        num_bytes = os.stat(os.path.join(task.video_dir, task.source.path)).st_size
+    except OSError:
+        num_bytes = 0
+    return task.deadline.to_open(num_bytes)
 
 
 def _commit_loss(task: VideoTask, outcome: Outcome) -> None:

@@ -17,7 +17,9 @@ from cmp.datasets.pair_store import ShardWriter, StoreWriteError, commit_record
 from cmp.flow.codec import encode_flow
 from cmp.guidance.watershed import local_maxima, motion_edges, watershed_map
 from cmp.video.readers import VideoReader, open_video
+from data_prep.deadlines import Deadline
 from data_prep.estimators import FlowEstimator, PrecomputedFlow
+from data_prep.executors import TimeLimit
 from data_prep.quality import drop_reasons, score_pair
 from data_prep.settings import PrepareSettings
 from data_prep.verdicts import judge_record
@@ -33,19 +35,21 @@ class VideoTask:
     source: VideoSource
     settings: PrepareSettings
     backends: tuple[str, ...]
+    deadline: Deadline | None = None
 
 
-def prepare_video(task: VideoTask, progress: Callable[[int], None]) -> None:
+def prepare_video(task: VideoTask, progress: Callable[[int | TimeLimit], None]) -> None:
     """Do one video: write its shard, then its record. Runs in a worker.
 
     A video that cannot be read, or gives nothing, gets a record that says why; only trouble with the store raises.
-    `progress` is told the number of pairs written since the last call, often.
+    `progress` is told the number of pairs written since the last call, often; and once, if the task has a deadline, how
+    long it may take now that its length is known.
     """
     record = new_record(task.source)
     try:
         record["source"].update(fingerprint(task.video_dir, task.source))
         path = Path(task.video_dir) / task.source.path
-        reader = open_video(path, task.backends[0], folder_fps=task.settings.folder_fps)
+        reader = open_video(path, task.backends[0], folder_fps=task.settings.folder_fps, on_work=lambda: progress(0))
     except (OSError, ValueError, MemoryError) as error:
         record.update(status="failed", reason="unreadable", detail=_without_folder(error, task.video_dir))
         commit_record(task.out_dir, record)
@@ -87,13 +91,20 @@ def initialize_worker() -> None:
 
 
 def _write_samples(
-    task: VideoTask, reader: VideoReader, shard: ShardWriter, record: dict, progress: Callable[[int], None]
+    task: VideoTask,
+    reader: VideoReader,
+    shard: ShardWriter,
+    record: dict,
+    progress: Callable[[int | TimeLimit], None],
 ) -> None:
     settings = task.settings
     estimator = settings.create_estimator(task.source.path)
     size_hw = settings.stored_size(reader.size_hw)
     pairs = settings.choose(reader.times_s)
     record["pairs_chosen"] = len(pairs)
+    if task.deadline is not None:
+        num_bytes = record["source"]["bytes"]
+        progress(TimeLimit(task.deadline.in_all(num_bytes, reader.num_frames, reader.size_hw, len(pairs))))
     first_of = {second: first for first, second in pairs.tolist()}
     last_use: dict[int, int] = {}
     for first, second in pairs.tolist():

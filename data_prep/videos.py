@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import stat
 import unicodedata
 from dataclasses import dataclass
 from pathlib import Path
@@ -85,11 +86,13 @@ def fingerprint(root: str | os.PathLike, source: VideoSource) -> dict:
     For a file the hash is of its first and last 64 KiB; for frames, of all names and sizes and the first frame.
 
     Raises:
-        OSError: the file cannot be read.
+        OSError: the file cannot be read, or is a pipe, a device or a socket (which is not opened: that can block).
     """
     path = Path(root) / source.path
     digest = hashlib.sha256()
     if source.kind == "file":
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise OSError(f"{path}: is a pipe, a device or a socket, not a file")
         with open(path, "rb") as file:
             size = os.fstat(file.fileno()).st_size
             digest.update(file.read(_END_BYTES))

@@ -25,6 +25,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the checkout's own packages, installed or not
 
 from cmp.flow.codec import CODECS
+from data_prep.deadlines import Deadline
 from data_prep.estimators import CLASSICAL, RAFT
 from data_prep.job import PrepareReport, prepare_folder
 from data_prep.quality import Thresholds
@@ -113,6 +114,12 @@ def build_parser() -> argparse.ArgumentParser:
     add(job, "--reader", defaults.reader, "auto: decord, PyAV where it fails", choices=("auto", "decord", "pyav"))
     add(job, "--folder-fps", defaults.folder_fps, "frames per second assumed for folders of frames", metavar="FPS")
     add(job, "--stall-seconds", 300.0, "give up a reader that makes no progress for so long, s", metavar="S")
+    rule = (
+        f"{Deadline.base_s:g} s + {Deadline.s_per_mb:g} s a MB of the file + {Deadline.s_per_megapixel:g} s a "
+        f"megapixel of all its frames + {Deadline.s_per_pair:g} s a pair"
+    )
+    text = f"and one that needs more than X times what the video's length allows, which is {rule}; 0: no limit"
+    add(job, "--deadline-factor", 1.0, text, metavar="X")
     job.add_argument("--retry-failed", action="store_true", help="do videos again that failed before")
     job.add_argument("--strict", action="store_true", help="exit with status 1 if any video failed")
     job.add_argument("--quiet", action="store_true", help="no progress bar")
@@ -198,6 +205,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             settings,
             num_workers=args.workers,
             stall_s=args.stall_seconds,
+            deadline=Deadline().scaled(args.deadline_factor) if args.deadline_factor else None,
             retry_failed=args.retry_failed,
             show_progress=not args.quiet,
         )

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,7 +59,13 @@ class VideoReader(Protocol):
     def __exit__(self, *exc: object) -> None: ...
 
 
-def open_video(path: str | os.PathLike, backend: str = "auto", *, folder_fps: float = 25.0) -> VideoReader:
+def open_video(
+    path: str | os.PathLike,
+    backend: str = "auto",
+    *,
+    folder_fps: float = 25.0,
+    on_work: Callable[[], None] | None = None,
+) -> VideoReader:
     """Open a video file or a folder of frames.
 
     Args:
@@ -70,9 +76,12 @@ def open_video(path: str | os.PathLike, backend: str = "auto", *, folder_fps: fl
             on 9,000 frames of 640 x 360), and after a call of its `seek`, which would stop that, frames come out
             wrong. "decord" and "pyav" use that reader alone.
         folder_fps: frames per second assumed for a folder of frames, which states none.
+        on_work: called now and then by what can take long without giving a frame: the walk through a file's packets,
+            and decoding frames between those asked for (but not by decord).
 
     Raises:
-        ValueError: an unknown backend, or the file cannot be read as a video (the message names it).
+        ValueError: an unknown backend, or the file cannot be read as a video (the message names it): also pipes,
+            devices and sockets, which are never opened, since they need not have an end.
         FileNotFoundError: nothing is there.
     """
     if backend not in BACKENDS:
@@ -84,12 +93,14 @@ def open_video(path: str | os.PathLike, backend: str = "auto", *, folder_fps: fl
         raise ValueError(f"{path}: backend {backend!r} cannot read a {'folder' if path.is_dir() else 'file'}")
     if path.is_dir():
         return FramesReader(path, fps=folder_fps)
-    probe = probe_file(path)
+    if not path.is_file():
+        raise ValueError(f"{path}: is a pipe, a device or a socket, not a file")
+    probe = probe_file(path, on_work)
     if backend == "pyav":
-        return PyavReader(path, probe)
+        return PyavReader(path, probe, on_work)
     if backend == "decord":
         return DecordReader(path, probe)
-    return _FallbackReader(path, probe)
+    return _FallbackReader(path, probe, on_work)
 
 
 def natural_key(name: str) -> tuple:
@@ -126,8 +137,8 @@ class FileProbe:
         return (width, height) if self.quarter_turns % 2 else (height, width)
 
 
-def probe_file(path: str | os.PathLike) -> FileProbe:
-    """Walk through the packets of the best video stream.
+def probe_file(path: str | os.PathLike, on_work: Callable[[], None] | None = None) -> FileProbe:
+    """Walk through the packets of the best video stream; `on_work` is called every 500.
 
     Raises:
         ValueError: not a video, no video stream, or no frame that can be decoded (the message names the file).
@@ -151,6 +162,8 @@ def probe_file(path: str | os.PathLike) -> FileProbe:
                             problem = f"frames at the start cannot be decoded ({_reason(error)})"
                     if packet.size == 0 or packet.is_discard:  # discarded: outside the edit list, never shown
                         continue
+                    if on_work is not None and len(stamps) % 500 == 0:
+                        on_work()
                     has_pts &= packet.pts is not None
                     stamp = packet.pts if packet.pts is not None else packet.dts
                     stamps.append(stamp if stamp is not None else (stamps[-1] + 1 if stamps else 0))
@@ -212,8 +225,8 @@ class PyavReader(_Reader):
 
     backend = "pyav"
 
-    def __init__(self, path: str | os.PathLike, probe: FileProbe) -> None:
-        self._path, self._probe = path, probe
+    def __init__(self, path: str | os.PathLike, probe: FileProbe, on_work: Callable[[], None] | None = None) -> None:
+        self._path, self._probe, self._on_work = path, probe, on_work
         self.num_frames, self.fps, self.size_hw = len(probe.times_s), probe.fps, probe.size_hw
         self.times_s, self.problem = probe.times_s, probe.problem
 
@@ -233,6 +246,8 @@ class PyavReader(_Reader):
                     if given == len(wanted):
                         return
                     if wanted[given] > index:
+                        if self._on_work is not None and index % 32 == 0:
+                            self._on_work()
                         continue
                     if (decoded.height, decoded.width) != self._probe.coded_size_hw:
                         self._note(f"the frame size changes at frame {index}")
@@ -316,8 +331,8 @@ class DecordReader(_Reader):
 class _FallbackReader(_Reader):
     """decord first; PyAV goes on from where decord could not."""
 
-    def __init__(self, path: str | os.PathLike, probe: FileProbe) -> None:
-        self._second = PyavReader(path, probe)
+    def __init__(self, path: str | os.PathLike, probe: FileProbe, on_work: Callable[[], None] | None = None) -> None:
+        self._second = PyavReader(path, probe, on_work)
         self._first = None
         height, width = probe.size_hw
         if len(probe.times_s) * 3 * height * width <= _DECORD_BYTES:

@@ -9,7 +9,9 @@ import pytest
 from data_prep.executors import LocalExecutor
 
 WORK = """
-import os, signal, sys, time
+import ctypes, os, signal, sys, time
+from data_prep.executors import TimeLimit
+held = []
 def work(task, progress):
     kind, value = task
     if kind == "crash": os.kill(os.getpid(), value)
@@ -20,6 +22,15 @@ def work(task, progress):
         for _ in range(value):
             time.sleep(0.3)
             progress(1)
+    if kind == "hang": ctypes.PyDLL(None).sleep(value)  # native code that keeps the interpreter's lock
+    if kind == "for ever":
+        for limit_s in value: progress(TimeLimit(limit_s))
+        while True:
+            time.sleep(0.05)
+            progress(1)
+    if kind == "swell":
+        held.append(bytearray(value << 20))
+        return os.getpid()
     if kind == "pid": return os.getpid()
     return value
 def fail(): sys.exit(7)
@@ -62,6 +73,39 @@ def test_a_silent_worker_is_killed_and_one_that_reports_progress_is_not(work):
     assert outcomes["beat", 6].status == "done" and heard == [1] * 6 and outcomes["value", 1].value == 1
 
 
+def test_a_worker_hanging_in_native_code_with_the_interpreters_lock_is_ended(work):
+    start = time.monotonic()
+    with LocalExecutor(work.work, num_workers=1, stall_s=1.0) as executor:
+        outcomes = run(executor, [("hang", 600), ("value", 1)])
+    assert outcomes["hang", 600].status == "stalled" and outcomes["value", 1].value == 1
+    with LocalExecutor(work.work, num_workers=1, limit_s=lambda task: 1.0) as executor:
+        outcomes = run(executor, [("hang", 600)])
+    assert outcomes["hang", 600].status == "late" and time.monotonic() - start < 60
+
+
+def test_progress_without_end_does_not_keep_a_task_alive_and_its_own_limit_counts_once(work):
+    start = time.monotonic()
+    tasks = [("for ever", ()), ("for ever", (0.5, 600.0)), ("value", 1)]
+    with LocalExecutor(work.work, num_workers=1, stall_s=5, limit_s=lambda task: 600 if task[1] else 1) as executor:
+        outcomes = run(executor, tasks)
+    assert [outcomes[task].status for task in tasks] == ["late", "late", "done"] and time.monotonic() - start < 60
+    assert "1 s" in outcomes[tasks[0]].detail
+
+
+def test_a_process_killed_from_outside_is_told_from_one_that_crashes(work):
+    with LocalExecutor(work.work, num_workers=1) as executor:
+        outcomes = run(executor, [("crash", 9), ("crash", 6)])
+    assert outcomes["crash", 9].status == "killed" and outcomes["crash", 6].status == "died"
+
+
+def test_a_worker_that_has_grown_is_replaced(work):
+    tasks = [("swell", 30), ("swell", 1), ("swell", 31), ("swell", 2), ("swell", 3)]
+    with LocalExecutor(work.work, num_workers=1, max_growth_bytes=20 << 20) as executor:
+        outcomes = run(executor, tasks)
+    pids = [outcomes[task].value for task in tasks]
+    assert pids[0] == pids[1] == pids[2] != pids[3] == pids[4]  # what the first task needed is no growth
+
+
 def test_workers_are_recycled_and_tasks_may_be_added_while_running(work):
     with LocalExecutor(work.work, num_workers=1, tasks_per_worker=2) as executor:
         executor.submit(("pid", 0))
@@ -80,6 +124,6 @@ def test_workers_that_cannot_start_end_the_run(work):
 
 
 def test_wrong_numbers_are_refused(work):
-    for arguments in ({"num_workers": 0}, {"tasks_per_worker": 0}, {"stall_s": 0}):
+    for arguments in ({"num_workers": 0}, {"tasks_per_worker": 0}, {"max_growth_bytes": 0}, {"stall_s": 0}):
         with pytest.raises(ValueError, match=next(iter(arguments))):
             LocalExecutor(work.work, **arguments)

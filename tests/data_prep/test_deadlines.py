@@ -1,0 +1,123 @@
+"""A reader that hangs or never comes to an end costs its process; the next reader does the video."""
+
+import time
+
+import cv2
+import numpy as np
+import pytest
+
+from cmp.datasets.pair_store import read_records
+from cmp.video import write_video
+from data_prep import job
+from data_prep.deadlines import Deadline
+from data_prep.executors import Outcome
+from data_prep.job import prepare_folder
+from data_prep.pipeline import VideoTask
+from data_prep.settings import PrepareSettings
+from data_prep.videos import VideoSource
+
+# A decord that opens nothing, or opens and never delivers; workers find it first on their path.
+DECORD = """
+import ctypes, numpy, time
+class logging:
+    QUIET = 0
+    def set_level(level): pass
+def cpu(number): return None
+class VideoReader:
+    def __init__(self, path, ctx, num_threads):
+        if "hang" in path: ctypes.PyDLL(None).sleep(1000)  # keeps the interpreter's lock
+    def __len__(self): return 10
+    def get_frame_timestamp(self, indices): return [(i / 25, (i + 1) / 25) for i in indices]
+    def get_batch(self, indices): time.sleep(1000)
+"""
+SETTINGS = dict(interval_frames=2, pairs_per_video=3, short_side_px=48)
+
+
+@pytest.fixture
+def made(tmp_path, monkeypatch):
+    """A folder of three clips, and the store that comes of them without decord."""
+    (tmp_path / "videos").mkdir()
+    for seed, name in enumerate(("hang.mp4", "slow.mp4", "text.mp4")):
+        ground = cv2.resize(np.random.default_rng(seed).integers(0, 255, (10, 30, 3), np.uint8), (102, 56))
+        write_video(tmp_path / "videos" / name, (ground[:, 3 * i : 3 * i + 72] for i in range(10)), 25)
+    (tmp_path / "videos" / "text.mp4").write_text("no video")
+    settings = PrepareSettings(**SETTINGS, reader="pyav")
+    prepare_folder(tmp_path / "videos", tmp_path / "expected", settings, num_workers=1, show_progress=False)
+    (tmp_path / "fake").mkdir()
+    (tmp_path / "fake" / "decord.py").write_text(DECORD)
+    monkeypatch.syspath_prepend(tmp_path / "fake")
+    return tmp_path
+
+
+def shards(store):
+    return {path.name: path.read_bytes() for path in (store / "shards").iterdir()}
+
+
+@pytest.mark.parametrize("limits", [{"stall_s": 3.0}, {"stall_s": None, "deadline": Deadline(3, 0, 0, 0)}])
+def test_a_decoder_that_hangs_holding_the_interpreter_is_ended_and_pyav_does_the_video(made, limits):
+    start = time.monotonic()
+    report = prepare_folder(
+        made / "videos", made / "store", PrepareSettings(**SETTINGS), num_workers=2, show_progress=False, **limits
+    )
+    assert time.monotonic() - start < 90
+    assert report.videos == 2 and report.failed == {"unreadable": 1}
+    assert len(shards(made / "store")) == 2 and shards(made / "store") == shards(made / "expected")
+    readers = [record["video"]["reader"] for record in read_records(made / "store").values() if record["video"]]
+    assert readers == ["pyav", "pyav"]
+
+
+def test_a_video_with_no_reader_left_is_failed_with_the_reason_and_the_others_go_on(made):
+    settings = PrepareSettings(**SETTINGS, reader="decord")
+    limits = {"stall_s": None, "deadline": Deadline(3, 0, 0, 0)}
+    report = prepare_folder(made / "videos", made / "store", settings, num_workers=2, show_progress=False, **limits)
+    assert report.failed == {"late": 2, "unreadable": 1}
+    assert all("3 s that its length allows" in detail for _, reason, detail in report.failures if reason == "late")
+
+
+def test_the_deadline_follows_bytes_frames_pixels_and_pairs():
+    rule = Deadline(base_s=10, s_per_mb=2, s_per_megapixel=0.5, s_per_pair=3)
+    assert rule.to_open(4_000_000) == 18
+    assert rule.in_all(4_000_000, 100, (1000, 2000), 7) == 18 + 100 + 21
+    assert rule.scaled(2).in_all(4_000_000, 100, (1000, 2000), 7) == 2 * 139
+    for call in (lambda: Deadline(base_s=-1), lambda: Deadline(s_per_mb=float("nan")), lambda: rule.scaled(0)):
+        with pytest.raises(ValueError):
+            call()
+
+
+def test_a_task_killed_from_outside_is_done_again_three_times_and_its_verdict_is_not_final(made, monkeypatch):
+    tries = []
+
+    class Killed:
+        def __init__(self, function, **options):
+            self.tasks = []
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *exc):
+            pass
+
+        def submit(self, task):
+            self.tasks.append(task)
+
+        def outcomes(self):
+            while self.tasks:
+                task = self.tasks.pop(0)
+                tries.append(task.backends[0])
+                yield task, Outcome("killed", detail="its process was ended by SIGKILL")
+
+    videos, out = made / "videos", made / "store"
+    (videos / "slow.mp4").unlink()
+    (videos / "text.mp4").unlink()
+    with monkeypatch.context() as patch:
+        patch.setattr(job, "LocalExecutor", Killed)
+        report = prepare_folder(videos, out, PrepareSettings(**SETTINGS), show_progress=False)
+    assert tries == ["auto"] * 5 + ["pyav"] and report.failed == {"killed": 1}
+    report = prepare_folder(videos, out, PrepareSettings(**SETTINGS), num_workers=1, stall_s=3, show_progress=False)
+    assert report.failed == {} and report.videos == 1
+
+
+def test_a_late_reader_is_not_tried_twice():
+    task = VideoTask("v", "o", VideoSource("a.mp4", "file"), PrepareSettings(), ("auto", "auto", "pyav"))
+    assert job._next_try(task, Outcome("late")).backends == ("pyav",)
+    assert job._next_try(task, Outcome("killed")).backends == ("auto", "pyav")
