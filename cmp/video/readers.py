@@ -25,6 +25,13 @@ import numpy as np
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
 BACKENDS = ("auto", "decord", "pyav", "frames")
 _BATCH_BYTES = 16 << 20  # frames asked of decord at a time; one frame is always allowed
+# What FFmpeg may take a file for. Not what is left: lists by which one file opens others, also over the network
+# (concat, hls, dash), and pictures.
+_FORMATS = (
+    "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,mpegvideo,m4v,h264,hevc,vvc,av1,obu,ivf,flv,live_flv,asf,"
+    "asf_o,ogg,yuv4mpegpipe,mjpeg,mjpeg_2000,jpeg_pipe,dv,gif,apng,mxf,nut,rm,gxf,lxf,wtv,dirac,vc1,cavsvideo,h263,h261,swf,nsv"
+)
+_MAX_PIXELS = 1 << 27  # of a frame; 16k x 8k. A few kilobytes can claim, and fill, any size
 _DECORD_BYTES = 256 << 20  # decord is trusted with files whose frames, all together, stay below this
 
 
@@ -144,17 +151,18 @@ def probe_file(path: str | os.PathLike, on_work: Callable[[], None] | None = Non
         ValueError: not a video, no video stream, or no frame that can be decoded (the message names the file).
     """
     stamps: list[int] = []
-    has_pts = False
+    last_dts = None
+    has_pts, goes_back = False, False
     first = None
     problem = None
     try:
         with _open_container(path) as (container, stream):
-            claimed = stream.frames
+            claimed, claimed_s = stream.frames, _claimed_duration(container, stream)
             has_pts = container.format.name != "avi"  # AVI states none: FFmpeg's guesses come out of order
             time_base = float(stream.time_base or 0)
             rate = float(stream.average_rate or 0)
             try:
-                for packet in container.demux(stream):
+                for packet in _packets(container, stream):
                     if first is None:
                         try:
                             first = next(iter(packet.decode()), None)
@@ -165,6 +173,9 @@ def probe_file(path: str | os.PathLike, on_work: Callable[[], None] | None = Non
                     if on_work is not None and len(stamps) % 500 == 0:
                         on_work()
                     has_pts &= packet.pts is not None
+                    if packet.dts is not None:
+                        goes_back |= last_dts is not None and packet.dts < last_dts
+                        last_dts = packet.dts
                     stamp = packet.pts if packet.pts is not None else packet.dts
                     stamps.append(stamp if stamp is not None else (stamps[-1] + 1 if stamps else 0))
             except av.FFmpegError as error:
@@ -178,12 +189,18 @@ def probe_file(path: str | os.PathLike, on_work: Callable[[], None] | None = Non
 
     pts = np.sort(np.asarray(stamps, np.int64))
     times_s = (pts - pts[0]) * time_base
-    rising = len(pts) == 1 or (bool((np.diff(pts) > 0).all()) and time_base > 0)
+    # Packets come in the order of decoding: where that goes back, two recordings share the file, and sorting would mix
+    # their frames.
+    rising = len(pts) == 1 or (bool((np.diff(pts) > 0).all()) and time_base > 0 and not goes_back)
     if rising and len(pts) > 1:
         fps = (len(pts) - 1) / times_s[-1]
     else:  # stamps that repeat tell nothing: space the frames evenly
         fps = rate if rate > 0 else 25.0
         times_s = np.arange(len(pts)) / fps
+    if problem is None and goes_back:
+        problem = "the time stamps go back: several recordings in one file"
+    if problem is None and claimed_s > 1.05 * times_s[-1] + 3 / fps:
+        problem = f"the container claims {claimed_s:.1f} s, and its frames end after {times_s[-1]:.1f} s"
     quarter_turns = round(first.rotation / 90) % 4
     return FileProbe(
         times_s=times_s,
@@ -193,6 +210,28 @@ def probe_file(path: str | os.PathLike, on_work: Callable[[], None] | None = Non
         quarter_turns=quarter_turns,
         problem=problem,
     )
+
+
+def _packets(container, stream) -> Iterator[av.Packet]:
+    """All packets of a stream; goes on where FFmpeg says "try again", which it does after damage."""
+    repeated = 0
+    while True:
+        try:
+            for packet in container.demux(stream):
+                repeated = 0
+                yield packet
+            return
+        except av.BlockingIOError:
+            repeated += 1
+            if repeated == 1000:  # without a packet in between
+                raise
+
+
+def _claimed_duration(container, stream) -> float:
+    """Seconds that the container says its video lasts; 0 if it says nothing."""
+    if stream.duration is not None and stream.time_base:
+        return float(stream.duration * stream.time_base)
+    return (container.duration or 0) / 1e6
 
 
 class _Reader:
@@ -266,7 +305,7 @@ class PyavReader(_Reader):
         """Every frame that decodes, with its position; damaged packets are stepped over."""
         position_of = {} if self._probe.pts is None else {int(p): i for i, p in enumerate(self._probe.pts)}
         running = -1
-        for packet in container.demux(stream):
+        for packet in _packets(container, stream):
             try:
                 frames = packet.decode()
             except av.FFmpegError as error:
@@ -418,10 +457,12 @@ def _open_container(path: str | os.PathLike):
     except UnicodeEncodeError:  # a name that is not text: FFmpeg wants text, so hand it the open file
         file = open(path, "rb")
     try:
-        with av.open(file or path, metadata_errors="replace") as container:
+        options = {"format_whitelist": _FORMATS, "protocol_whitelist": "file"}
+        with av.open(file or path, metadata_errors="replace", container_options=options) as container:
             stream = container.streams.best("video")
             if stream is None:
                 raise ValueError(f"{path}: has no video stream")
+            stream.codec_context.options = {"max_pixels": str(_MAX_PIXELS)}
             yield container, stream
     finally:
         if file is not None:

@@ -1,7 +1,10 @@
 """Every backend gives the same upright frames at the positions asked for, and says what is wrong with a file."""
 
+import os
 import struct
+from fractions import Fraction
 
+import av
 import numpy as np
 import pytest
 from PIL import Image
@@ -159,6 +162,120 @@ def test_pyav_goes_on_where_decord_stops(clip, monkeypatch):
     plain, _ = read(clip, [3, 9, 20, 21], "pyav")
     assert [f.index for f in frames] == [3, 9, 20, 21]
     assert all((a.image == b.image).all() for a, b in zip(frames, plain))
+
+
+def encoded(path, stamps, container="mp4", codec="libx264", time_base=Fraction(1, 1000)):
+    """Numbered frames shown at these stamps, in units of the time base."""
+    with av.open(str(path), "w", format=container) as target:
+        stream = target.add_stream(codec, rate=25)
+        stream.height, stream.width, stream.pix_fmt = HEIGHT, WIDTH, "yuv420p"
+        stream.time_base = stream.codec_context.time_base = time_base
+        for image, stamp in zip(numbered_frames(len(stamps)), stamps):
+            frame = av.VideoFrame.from_ndarray(image, format="rgb24")
+            frame.pts, frame.time_base = stamp, time_base
+            target.mux(stream.encode(frame))
+        target.mux(stream.encode())
+
+
+@pytest.mark.parametrize(
+    "name, container, codec",
+    [
+        ("v.mp4", "mp4", "libx264"),
+        ("v.mkv", "matroska", "libx264"),
+        ("v.webm", "webm", "libvpx-vp9"),
+        ("v.ts", "mpegts", "libx264"),
+    ],
+)
+@pytest.mark.parametrize("backend", ["auto", "pyav", "decord"])
+def test_frames_at_a_varying_rate_come_with_the_times_they_are_shown_at(tmp_path, name, container, codec, backend):
+    stamps = 40 + np.cumsum(np.random.default_rng(0).integers(8, 300, 20))
+    stamps -= stamps % 10
+    encoded(tmp_path / name, stamps.tolist(), container, codec)
+    if backend == "decord" and container == "mpegts":
+        with pytest.raises(ValueError, match="decord"):
+            read(tmp_path / name, [0], backend)
+        return
+    frames, reader = read(tmp_path / name, range(20), backend)
+    assert reader.num_frames == 20 == len(frames) and reader.problem is None
+    written = list(numbered_frames(20))
+    for frame in frames:
+        assert frame.time_s == pytest.approx((stamps[frame.index] - stamps[0]) / 1000, abs=2e-3)
+        assert int(np.argmin([np.abs(frame.image.astype(int) - other).mean() for other in written])) == frame.index
+
+
+def test_two_recordings_in_one_file_are_read_one_after_the_other_and_named(tmp_path):
+    # The second starts again between the stamps of the first: sorted, their frames would be mixed.
+    for name, first in (("a.ts", 0), ("b.ts", 20)):
+        encoded(tmp_path / name, [first + 40 * number for number in range(15)], "mpegts")
+    (tmp_path / "both.ts").write_bytes((tmp_path / "a.ts").read_bytes() + (tmp_path / "b.ts").read_bytes())
+    frames, reader = read(tmp_path / "both.ts", range(30))
+    assert "several recordings" in reader.problem and len(frames) == 30
+    written = list(numbered_frames(15))
+    for frame in frames:
+        assert int(np.argmin([np.abs(frame.image.astype(int) - o).mean() for o in written])) == frame.index % 15
+
+
+def test_a_file_cut_short_without_a_trace_is_known_by_the_length_it_claims(tmp_path):
+    encoded(tmp_path / "whole.mkv", range(0, 2400, 40), "matroska")
+    data = (tmp_path / "whole.mkv").read_bytes()
+    (tmp_path / "cut.mkv").write_bytes(data[: len(data) // 2])
+    assert read(tmp_path / "whole.mkv", [0])[1].problem is None
+    frames, reader = read(tmp_path / "cut.mkv", [0])
+    assert "claims 2.4 s" in reader.problem and frames[0].index == 0
+
+
+@pytest.mark.parametrize(
+    "content", ["ffconcat version 1.0\nfile clip.mkv\n", "#EXTM3U\n#EXTINF:1,\nclip.mkv\n#EXT-X-ENDLIST\n"]
+)
+def test_a_list_of_other_files_is_not_a_video(tmp_path, content):
+    encoded(tmp_path / "clip.mkv", range(0, 400, 40), "matroska")
+    for name in ("list.mp4", "list.m3u8"):
+        (tmp_path / name).write_text(content)
+        with pytest.raises(ValueError, match="cannot be read"):
+            open_video(tmp_path / name)
+
+
+def test_pictures_beyond_any_sense_are_refused_before_they_fill_the_memory(clip, monkeypatch):
+    monkeypatch.setattr(readers, "_MAX_PIXELS", HEIGHT * WIDTH)
+    assert len(read(clip, [0, 5])[0]) == 2
+    monkeypatch.setattr(readers, "_MAX_PIXELS", HEIGHT * WIDTH - 1)
+    with pytest.raises(ValueError, match="no frame can be decoded"):
+        open_video(clip)
+
+
+def test_a_pipe_is_refused_without_waiting_for_a_writer(tmp_path):
+    os.mkfifo(tmp_path / "pipe.mp4")
+    with pytest.raises(ValueError, match="a pipe, a device"):
+        open_video(tmp_path / "pipe.mp4")
+
+
+def test_reading_goes_on_where_ffmpeg_says_try_again(clip, monkeypatch):
+    class Interrupted:
+        """A container whose demuxer is interrupted after every third packet."""
+
+        def __init__(self, container):
+            self.container = container
+
+        def demux(self, stream):
+            for number, packet in enumerate(self.container.demux(stream)):
+                yield packet
+                if number % 3 == 2:
+                    raise av.BlockingIOError(11, "Resource temporarily unavailable")
+
+    plain = readers._packets
+    monkeypatch.setattr(readers, "_packets", lambda container, stream: plain(Interrupted(container), stream))
+    frames, reader = read(clip, range(40), "pyav")
+    assert reader.num_frames == len(frames) == 40 and reader.problem is None
+
+
+def test_long_work_without_a_frame_to_show_is_told(tmp_path):
+    write_video(tmp_path / "long.mp4", numbered_frames(200), 25)
+    told = []
+    with open_video(tmp_path / "long.mp4", "pyav", on_work=lambda: told.append("walk")) as reader:
+        assert told
+        told.clear()
+        assert [frame.index for frame in reader.read([0, 199])] == [0, 199]
+        assert len(told) >= 4
 
 
 def test_wrong_calls_are_refused(clip, tmp_path):
