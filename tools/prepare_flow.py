@@ -187,6 +187,7 @@ def summary(report: PrepareReport, out_dir: str) -> str:
 def main(argv: Sequence[str] | None = None) -> int:
     parser = build_parser()
     args = parser.parse_intermixed_args(argv)
+    sys.stdout.reconfigure(errors="backslashreplace")  # for names that are no text
     try:
         settings = settings_of(args)
     except ValueError as error:
@@ -216,7 +217,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 1
     for path, reason, detail in report.failures:
-        print(f"failed: {path!r}: {reason}: {detail}", file=sys.stderr)
+        print(f"failed: {path!r}: {reason}: {repr(detail)[1:-1]}", file=sys.stderr)  # names may hold any byte
     print(summary(report, args.out_dir))
     if report.store_pairs == 0 or (args.strict and report.failed):
         return 1

@@ -37,6 +37,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--workers", type=int, metavar="N", help="processes of the repair (default: all cores)")
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
     args = parser.parse_args(argv)
+    sys.stdout.reconfigure(errors="backslashreplace")  # for names that are no text
     try:
         found = check(args.store, args.quiet)
         for damage in found:
@@ -51,7 +52,7 @@ def main(argv: list[str] | None = None) -> int:
                 show_progress=not args.quiet,
             )
             for path, reason, detail in report.failed:
-                print(f"could not be done again: {path!r}: {reason}: {detail}", file=sys.stderr)
+                print(f"could not be done again: {path!r}: {reason}: {repr(detail)[1:-1]}", file=sys.stderr)
             print(f"{len(found)} damages; {len(report.redone)} videos done again, {len(report.failed)} of them failed")
             found = [] if report.failed else check(args.store, args.quiet)
             if found or report.failed:

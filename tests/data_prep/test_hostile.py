@@ -1,0 +1,110 @@
+"""Broken, lying and odd videos get a verdict each, stop nothing, and change nothing for the good ones."""
+
+import importlib.util
+import json
+import os
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from cmp.datasets.pair_store import PairStore, read_records
+from cmp.datasets.store_check import check_store
+
+TOOLS = Path(__file__).resolve().parents[2] / "tools"
+
+
+def load(path):
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def hostile():
+    return load(TOOLS / "benchmark" / "hostile.py")
+
+
+def test_forty_broken_videos_among_six_good_ones_all_get_their_verdict(hostile, tmp_path):
+    table, wrong = hostile.run(tmp_path, 40, 6, seed=0, workers=2, stall_s=5, quiet=True)
+    assert wrong == [] and sum(verdicts.total() for verdicts in table.values()) == 40
+    assert check_store(tmp_path / "among") == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [0, 1])
+def test_three_hundred_broken_videos_among_twenty_good_ones_all_get_their_verdict(hostile, tmp_path, seed):
+    table, wrong = hostile.run(tmp_path, 300, 20, seed=seed, workers=2, stall_s=10, quiet=True)
+    assert wrong == [] and sum(verdicts.total() for verdicts in table.values()) == 300
+    assert check_store(tmp_path / "among") == []
+
+
+def test_broken_videos_are_the_same_for_the_same_seed(hostile, tmp_path):
+    generator = hostile.load_generator()
+    for folder, seed in (("a", 3), ("b", 3), ("c", 4)):
+        generator.write_broken(tmp_path / folder, len(generator.KINDS), seed)
+
+    def contents(folder):
+        files = [path for path in sorted((tmp_path / folder).iterdir()) if path.is_file()]
+        return {path.name: path.read_bytes() for path in files if path.stat().st_size < 1 << 30}
+
+    assert len(contents("a")) > 25 and contents("a") == contents("b") != contents("c")
+
+
+NAMES = [
+    b"plain.mp4", b"--help.mp4", b"-rf", b"new\nline.mp4", "ü日本.mp4".encode(), b"bad\xff\xfe.mp4", b"tab\t.mp4",
+    b"sub folder/-x.mp4", b"quote'\"<b>&.mp4", b"pct%03d.mp4", b"semi;co:lon|.mp4", b"esc\x1b[31m.mp4",
+    b"x" * 240 + b".mp4",
+]  # fmt: skip
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems refuse such names")
+def test_file_names_of_any_bytes_go_through_every_output(hostile, tmp_path, capsys):
+    clip = hostile.load_generator().encode(".mp4", hostile.load_generator().moving_frames(1))
+    videos = tmp_path / "-videos \udcfe"
+    for name in NAMES:
+        path = Path(os.fsdecode(os.fsencode(videos) + b"/" + name))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(clip)
+    broken = videos / os.fsdecode(b"text\xff\n\x1b.mp4")
+    broken.write_text("text")
+    out = tmp_path / "store \udcff\n"
+    flags = ["--interval-frames", "2", "--pairs-per-video", "2", "--short-side", "32", "--workers", "1", "--quiet"]
+    assert load(TOOLS / "prepare_flow.py").main([str(videos), str(out), *flags]) == 0
+    captured = capsys.readouterr()
+    assert "13 videos: wrote 12 videos, 24 pairs; skipped 0; failed 1 (unreadable 1)" in captured.out
+    assert len(captured.err.splitlines()) == 1 and captured.err.isprintable() is False  # the line's end alone
+    assert r"'text\udcff\n\x1b.mp4'" in captured.err and "\x1b" not in captured.err
+
+    done = sorted(os.fsencode(r["source"]["path"]) for r in read_records(out).values() if r["status"] == "done")
+    assert done == sorted(name for name in NAMES if name != b"-rf")
+    manifest = (out / "manifest.jsonl").read_text("ascii").splitlines()
+    assert len(manifest) == 13 and {json.loads(line)["source"]["path"] for line in manifest} >= {"new\nline.mp4"}
+    store = PairStore(out)
+    paths = {os.fsencode(store[position].meta["video"]["path"]) for position in range(len(store))}
+    assert paths == set(done)
+    assert load(TOOLS / "verify_store.py").main([str(out), "--quiet"]) == 0
+    page = tmp_path / "page.html"
+    assert load(TOOLS / "browse_pairs.py").main([str(out), str(page)]) in (0, None)
+    html = page.read_text("utf-8")
+    assert "&lt;b&gt;&amp;" in html and "<b>&" not in html
+
+
+def test_pipes_devices_sockets_and_dangling_links_are_refused_without_being_opened(hostile, tmp_path):
+    generator = hostile.load_generator()
+    makers = [getattr(generator, name) for name in ("pipe", "device", "unix_socket", "dangling_link")]
+    settings = hostile.SETTINGS
+    (tmp_path / "videos").mkdir()
+    for maker in makers:
+        suffix, make = maker(np.random.default_rng(0))
+        make(tmp_path / "videos" / f"{maker.__name__}{suffix}")
+    report = hostile.prepare_folder(
+        tmp_path / "videos", tmp_path / "store", settings, num_workers=1, stall_s=20, show_progress=False
+    )
+    assert report.failed == {"unreadable": 4}
+    details = {path.split(".")[0]: detail for path, _, detail in report.failures}
+    assert all("not a file" in details[name] for name in ("pipe", "device", "unix_socket"))
+    again = hostile.prepare_folder(tmp_path / "videos", tmp_path / "store", settings, show_progress=False)
+    assert again.earlier_videos == 4  # looked at by the parent, which must not block either
