@@ -31,6 +31,8 @@ _FORMATS = (
     "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,mpegvideo,m4v,h264,hevc,vvc,av1,obu,ivf,flv,live_flv,asf,"
     "asf_o,ogg,yuv4mpegpipe,mjpeg,mjpeg_2000,jpeg_pipe,dv,gif,apng,mxf,nut,rm,gxf,lxf,wtv,dirac,vc1,cavsvideo,h263,h261,swf,nsv"
 )
+_INDEXED = ("mov,", "matroska,")  # containers with a table of key frames (FFmpeg's names begin so)
+_WORTH_A_JUMP = 48  # frames that need not be decoded
 _MAX_PIXELS = 1 << 27  # of a frame; 16k x 8k. A few kilobytes can claim, and fill, any size
 _DECORD_BYTES = 256 << 20  # decord is trusted with files whose frames, all together, stay below this
 
@@ -133,6 +135,7 @@ class FileProbe:
 
     times_s: np.ndarray  # (N,) float64, rising, 0 first
     pts: np.ndarray | None  # (N,) int64 presentation stamps in stream units, rising; None if not to be relied on
+    keys: np.ndarray  # (K,) int64 positions of the key frames, rising; empty if jumping to them is not to be tried
     fps: float
     coded_size_hw: tuple[int, int]
     quarter_turns: int  # counter-clockwise turns by 90 degrees that put a decoded frame upright
@@ -151,6 +154,7 @@ def probe_file(path: str | os.PathLike, on_work: Callable[[], None] | None = Non
         ValueError: not a video, no video stream, or no frame that can be decoded (the message names the file).
     """
     stamps: list[int] = []
+    key_stamps: list[int] = []
     last_dts = None
     has_pts, goes_back = False, False
     first = None
@@ -158,6 +162,7 @@ def probe_file(path: str | os.PathLike, on_work: Callable[[], None] | None = Non
     try:
         with _open_container(path) as (container, stream):
             claimed, claimed_s = stream.frames, _claimed_duration(container, stream)
+            can_jump = container.format.name.startswith(_INDEXED)
             has_pts = container.format.name != "avi"  # AVI states none: FFmpeg's guesses come out of order
             time_base = float(stream.time_base or 0)
             rate = float(stream.average_rate or 0)
@@ -176,6 +181,8 @@ def probe_file(path: str | os.PathLike, on_work: Callable[[], None] | None = Non
                     if packet.dts is not None:
                         goes_back |= last_dts is not None and packet.dts < last_dts
                         last_dts = packet.dts
+                    if packet.is_keyframe and packet.pts is not None:
+                        key_stamps.append(packet.pts)
                     stamp = packet.pts if packet.pts is not None else packet.dts
                     stamps.append(stamp if stamp is not None else (stamps[-1] + 1 if stamps else 0))
             except av.FFmpegError as error:
@@ -202,9 +209,11 @@ def probe_file(path: str | os.PathLike, on_work: Callable[[], None] | None = Non
     if problem is None and claimed_s > 1.05 * times_s[-1] + 3 / fps:
         problem = f"the container claims {claimed_s:.1f} s, and its frames end after {times_s[-1]:.1f} s"
     quarter_turns = round(first.rotation / 90) % 4
+    trusted = has_pts and rising
     return FileProbe(
         times_s=times_s,
-        pts=pts if has_pts and rising else None,
+        pts=pts if trusted else None,
+        keys=np.searchsorted(pts, np.sort(key_stamps)) if trusted and can_jump else np.empty(0, np.int64),
         fps=rate if rate > 0 and len(pts) == 1 else fps,
         coded_size_hw=(first.height, first.width),
         quarter_turns=quarter_turns,
@@ -260,7 +269,14 @@ class _Reader:
 
 
 class PyavReader(_Reader):
-    """FFmpeg through PyAV: decodes straight through on one thread and converts only the frames asked for."""
+    """FFmpeg through PyAV, one thread: decodes straight through and converts only the frames asked for.
+
+    Where the next frame asked for lies far ahead, it jumps over what lies between: to the last key frame but one before
+    it, so that a whole group of pictures is decoded before the one that counts, and nothing can refer to what was
+    jumped over. That gives the same frames or is not done: a frame is placed by its time stamp, not by where the jump
+    should have led; the first frame that a jump would bring is decoded both ways, and if they differ no jump is made.
+    Decoding always begins with the first packet, which may say who encoded the file and so how to decode the rest.
+    """
 
     backend = "pyav"
 
@@ -268,54 +284,100 @@ class PyavReader(_Reader):
         self._path, self._probe, self._on_work = path, probe, on_work
         self.num_frames, self.fps, self.size_hw = len(probe.times_s), probe.fps, probe.size_hw
         self.times_s, self.problem = probe.times_s, probe.problem
+        self._position_of = {} if probe.pts is None else dict(zip(probe.pts.tolist(), range(len(probe.pts))))
+        self._jumps: bool | None = None  # whether jumps give the same frames; None: not tried yet
 
     def read(self, indices: Iterable[int]) -> Iterator[Frame]:
         wanted = self._checked(indices)
         return self._read(wanted)
 
     def _read(self, wanted: list[int]) -> Iterator[Frame]:
-        given = 0  # how many of `wanted` are out
+        given = 0
         try:
             with _open_container(self._path) as (container, stream):
                 stream.thread_type = "NONE"
-                for index, decoded in self._decoded(container, stream):
-                    while given < len(wanted) and wanted[given] < index:
-                        self._note(f"frame {wanted[given]} cannot be decoded")
-                        given += 1
-                    if given == len(wanted):
-                        return
-                    if wanted[given] > index:
-                        if self._on_work is not None and index % 32 == 0:
-                            self._on_work()
+                frames, index, decoded = self._decoded(container, stream), -1, None
+                for target in wanted:
+                    if index < 0:
+                        index, decoded = next(frames, (self.num_frames, None))
+                    start = self._jump(index, target)
+                    by_jump = None
+                    if start is not None and self._jumps:
+                        container.seek(int(self._probe.pts[start]), stream=stream)
+                        frames = self._decoded(container, stream, index, start)
+                    elif start is not None:
+                        by_jump = self._image_by_jump(start, target)
+                        self._jumps = False  # until the same image has come straight
+                    while index < target:
+                        index, decoded = next(frames, (self.num_frames, None))
+                    if decoded is None:
+                        break
+                    if index > target:
+                        self._note(f"frame {target} cannot be decoded")
                         continue
                     if (decoded.height, decoded.width) != self._probe.coded_size_hw:
                         self._note(f"the frame size changes at frame {index}")
                         return
-                    image = np.rot90(decoded.to_ndarray(format="rgb24"), self._probe.quarter_turns)
+                    image = self._upright(decoded)
+                    if by_jump is not None:
+                        self._jumps = np.array_equal(by_jump, image)
                     given += 1
-                    yield Frame(index, float(self.times_s[index]), np.ascontiguousarray(image))
-                    if given == len(wanted):
-                        return
+                    yield Frame(index, float(self.times_s[index]), image)
         except (av.FFmpegError, OSError) as error:
             self._note(f"reading broke off after {given} of {len(wanted)} frames ({_reason(error)})")
         if given < len(wanted):
             self._note(f"reading ended after {given} of {len(wanted)} frames")
 
-    def _decoded(self, container, stream) -> Iterator[tuple[int, av.VideoFrame]]:
-        """Every frame that decodes, with its position; damaged packets are stepped over."""
-        position_of = {} if self._probe.pts is None else {int(p): i for i, p in enumerate(self._probe.pts)}
-        running = -1
+    def _upright(self, decoded: av.VideoFrame) -> np.ndarray:
+        return np.ascontiguousarray(np.rot90(decoded.to_ndarray(format="rgb24"), self._probe.quarter_turns))
+
+    def _jump(self, index: int, target: int) -> int | None:
+        """The key frame to jump to on the way from a frame to a later one; None if decoding on is as good."""
+        before = int(np.searchsorted(self._probe.keys, target, side="right")) - 2
+        if before < 0 or self._jumps is False or self._probe.keys[before] < index + _WORTH_A_JUMP:
+            return None
+        return int(self._probe.keys[before])
+
+    def _image_by_jump(self, start: int, target: int) -> np.ndarray | None:
+        try:
+            with _open_container(self._path) as (container, stream):
+                stream.thread_type = "NONE"
+                next(self._decoded(container, stream), None)
+                container.seek(int(self._probe.pts[start]), stream=stream)
+                for index, decoded in self._decoded(container, stream, -1, start):
+                    if index >= target:
+                        return self._upright(decoded) if index == target and self._jumps is None else None
+        except (av.FFmpegError, OSError):
+            pass
+        return None
+
+    def _decoded(
+        self, container, stream, last: int = -1, start: int | None = None
+    ) -> Iterator[tuple[int, av.VideoFrame]]:
+        """Every frame after `last` that decodes, with its position; damaged packets are stepped over.
+
+        start: the key frame that was jumped to. If decoding begins behind it, this goes back to the beginning.
+        """
+        landed = start is None
         for packet in _packets(container, stream):
             try:
                 frames = packet.decode()
             except av.FFmpegError as error:
-                self._note(f"damaged after frame {running} ({_reason(error)})")
+                self._note(f"damaged after frame {last} ({_reason(error)})")
                 continue
             for frame in frames:
-                # The stamp tells the position even where frames before it were lost; else count.
-                index = position_of.get(frame.pts, running + 1)
-                if running < index < self.num_frames:
-                    running = index
+                # The stamp tells the position even where frames before it were lost; else count, but not after a jump.
+                index = self._position_of.get(frame.pts, last + 1 if start is None else -1)
+                if not landed and index > start:
+                    self._jumps = False
+                    container.seek(int(self._probe.pts[0]), stream=stream)
+                    yield from self._decoded(container, stream, last)
+                    return
+                landed |= index >= 0
+                if last < index < self.num_frames:
+                    last = index
+                    if self._on_work is not None and index % 32 == 0:
+                        self._on_work()
                     yield index, frame
 
 

@@ -1,5 +1,6 @@
 """Every backend gives the same upright frames at the positions asked for, and says what is wrong with a file."""
 
+import dataclasses
 import os
 import struct
 from fractions import Fraction
@@ -266,6 +267,98 @@ def test_reading_goes_on_where_ffmpeg_says_try_again(clip, monkeypatch):
     monkeypatch.setattr(readers, "_packets", lambda container, stream: plain(Interrupted(container), stream))
     frames, reader = read(clip, range(40), "pyav")
     assert reader.num_frames == len(frames) == 40 and reader.problem is None
+
+
+def noisy_frames(count):
+    """Numbered frames with noise, so that a decoder that lost its references cannot come out right."""
+    rng = np.random.default_rng(0)
+    return [(frame // 2 + rng.integers(0, 60, frame.shape)).astype(np.uint8) for frame in numbered_frames(count)]
+
+
+def encode_as(path, codec, options, frames):
+    with av.open(str(path), "w") as target:
+        stream = target.add_stream(codec, rate=25, options=options)
+        stream.height, stream.width, stream.pix_fmt = HEIGHT, WIDTH, "yuv420p"
+        for image in frames:
+            target.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
+        target.mux(stream.encode())
+
+
+@pytest.mark.parametrize(
+    "name, codec, options",
+    [
+        ("b.mp4", "libx264", {"x264-params": "keyint=25:bframes=3:b-pyramid=normal:scenecut=0"}),
+        ("open.mkv", "libx264", {"x264-params": "keyint=25:open-gop=1:bframes=3:scenecut=0"}),
+        ("refresh.mp4", "libx264", {"x264-params": "keyint=25:intra-refresh=1:scenecut=0"}),
+        ("open.mp4", "libx265", {"x265-params": "keyint=25:open-gop=1:log-level=none"}),
+        ("alt.webm", "libvpx-vp9", {"g": "25", "deadline": "realtime", "cpu-used": "8"}),
+        ("b4.mp4", "mpeg4", {"g": "25", "bf": "2"}),
+        ("ts.ts", "libx264", {"x264-params": "keyint=25:bframes=3:scenecut=0"}),
+    ],
+)
+def test_jumping_to_key_frames_gives_the_frames_of_decoding_straight_through(
+    tmp_path, monkeypatch, name, codec, options
+):
+    encode_as(tmp_path / name, codec, options, noisy_frames(240))
+    probe = readers.probe_file(tmp_path / name)
+    decoded = []
+    monkeypatch.setattr(readers.PyavReader, "_decoded", counting(readers.PyavReader._decoded, decoded))
+    for wanted in ([0, 90, 95, 160, 161, 239], [70, 130, 200], [239]):  # a first jump is checked, later ones are made
+        decoded.clear()
+        with monkeypatch.context() as patch:
+            patch.setattr(readers, "_WORTH_A_JUMP", 10**9)
+            straight = list(readers.PyavReader(tmp_path / name, probe).read(wanted))
+        num_straight = len(decoded)
+        assert [frame.index for frame in straight] == wanted and num_straight == wanted[-1] + 1
+        decoded.clear()
+        monkeypatch.setattr(readers, "_WORTH_A_JUMP", 10)
+        reader = readers.PyavReader(tmp_path / name, probe)
+        jumping = list(reader.read(wanted))
+        assert [frame.index for frame in jumping] == wanted and reader.problem is None
+        assert all((a.image == b.image).all() for a, b in zip(straight, jumping))
+        if name == "ts.ts":
+            assert len(probe.keys) == 0 and len(decoded) == num_straight
+        elif len(wanted) > 1:  # what goes by the name of key frame there, is none
+            assert reader._jumps is (name != "refresh.mp4")
+
+
+def counting(method, decoded):
+    def counted(self, *args):
+        for index, frame in method(self, *args):
+            decoded.append(index)
+            yield index, frame
+
+    return counted
+
+
+def test_no_jump_is_made_where_it_would_give_other_frames_or_lead_elsewhere(tmp_path, monkeypatch):
+    encode_as(tmp_path / "v.mp4", "libx264", {"x264-params": "keyint=1000:scenecut=0"}, noisy_frames(240))
+    probe = readers.probe_file(tmp_path / "v.mp4")
+    assert probe.keys.tolist() == [0]
+    # What a table that calls ordinary frames key frames makes of it.
+    lying = dataclasses.replace(probe, keys=np.arange(0, 240, 30))
+    wanted = [0, 100, 101, 170, 239]
+    straight = list(readers.PyavReader(tmp_path / "v.mp4", probe).read(wanted))
+    monkeypatch.setattr(readers, "_WORTH_A_JUMP", 10)
+    reader = readers.PyavReader(tmp_path / "v.mp4", lying)
+    again = list(reader.read(wanted))
+    assert [f.index for f in again] == wanted and all((a.image == b.image).all() for a, b in zip(straight, again))
+
+    encode_as(tmp_path / "w.mp4", "libx264", {"x264-params": "keyint=25:scenecut=0"}, noisy_frames(240))
+    probe = readers.probe_file(tmp_path / "w.mp4")
+    straight = list(
+        readers.PyavReader(tmp_path / "w.mp4", dataclasses.replace(probe, keys=probe.keys[:0])).read(wanted)
+    )
+    late = readers.PyavReader(tmp_path / "w.mp4", probe)
+    late._jumps = True  # and the jumps lead behind their key frame
+    monkeypatch.setattr(late, "_jump", lambda index, target: int(probe.keys[1]) if target == 101 else None)
+    plain_pts, moved = probe.pts, probe.pts.copy()
+    moved[probe.keys[1]] = plain_pts[probe.keys[6]]
+    seeks = dataclasses.replace(probe, pts=moved)
+    late._probe = seeks
+    again = list(late.read(wanted))
+    assert late._jumps is False
+    assert [f.index for f in again] == wanted and all((a.image == b.image).all() for a, b in zip(straight, again))
 
 
 def test_long_work_without_a_frame_to_show_is_told(tmp_path):
