@@ -349,6 +349,10 @@ def test_no_jump_is_made_where_it_would_give_other_frames_or_lead_elsewhere(tmp_
     straight = list(
         readers.PyavReader(tmp_path / "w.mp4", dataclasses.replace(probe, keys=probe.keys[:0])).read(wanted)
     )
+    other = readers.PyavReader(tmp_path / "w.mp4", probe)
+    monkeypatch.setattr(other, "_image_by_jump", lambda start, target: straight[0].image)
+    again = list(other.read(wanted))
+    assert other._jumps is False and all((a.image == b.image).all() for a, b in zip(straight, again))
     late = readers.PyavReader(tmp_path / "w.mp4", probe)
     late._jumps = True  # and the jumps lead behind their key frame
     monkeypatch.setattr(late, "_jump", lambda index, target: int(probe.keys[1]) if target == 101 else None)
