@@ -403,11 +403,12 @@ def begin_store(root: str | os.PathLike, settings: Mapping, about: Mapping) -> N
             raise ValueError(f"{root}: not empty and no pair store (holds {foreign[0]!r}); choose another folder")
     with _writing(root):
         shutil.rmtree(root / _TEMPORARY, ignore_errors=True)
-        for name in ("shards", "videos"):
-            (root / name).mkdir(exist_ok=True)
-    if not (root / "store.json").is_file():
+    if not (root / "store.json").is_file():  # before the folders: without it they would pass for somebody else's
         content = {"format": FORMAT_NAME, "format_version": FORMAT_VERSION, "settings": settings, "about": dict(about)}
         write_file(root, Path("store.json"), sealed_json(content, indent=1))
+    with _writing(root):
+        for name in ("shards", "videos"):
+            (root / name).mkdir(exist_ok=True)
 
 
 def read_records(root: str | os.PathLike) -> dict[str, dict]:
