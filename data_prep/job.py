@@ -24,6 +24,7 @@ from cmp.datasets.pair_store import (
 from cmp.version import __version__
 from data_prep.deadlines import Deadline
 from data_prep.executors import LocalExecutor, Outcome
+from data_prep.parts import PARTS, Part, check_part, find_parts
 from data_prep.pipeline import VideoTask, initialize_worker, new_record, prepare_video
 from data_prep.settings import PrepareSettings
 from data_prep.verdicts import rejudge_records
@@ -36,10 +37,11 @@ _MAX_KILLS = 3  # of one video's processes in one job, before they are taken to 
 class PrepareReport:
     """What became of the videos of one call of `prepare_folder`, and what the store holds now.
 
-    videos, pairs: written by this call; earlier_videos: had a verdict before; store_pairs: pairs in the whole store.
-    skipped, failed: reasons with their number of videos, over all videos of the folder.
-    dropped: reasons with their number of pairs, over all videos of the folder.
-    failures: (path, reason, detail) of every failed video of the folder.
+    found: videos of the folder, or of the task's share; videos, pairs: written by this call; earlier_videos: had a
+        verdict before; store_pairs: pairs in the store written to.
+    skipped, failed: reasons with their number of videos, over all videos found.
+    dropped: reasons with their number of pairs, over all videos found.
+    failures: (path, reason, detail) of every failed video of those found.
     """
 
     found: int
@@ -63,6 +65,7 @@ def prepare_folder(
     deadline: Deadline | None = Deadline(),  # noqa: B008 (frozen)
     retry_failed: bool = False,
     redo: Collection[str] | None = None,
+    part: Part | None = None,
     show_progress: bool = True,
 ) -> PrepareReport:
     """Bring a pair store up to date with a folder of videos.
@@ -81,11 +84,12 @@ def prepare_folder(
         deadline: the same for one that takes longer than its length allows; None for no limit.
         retry_failed: do failed videos again.
         redo: ids of videos to do again whatever their verdict, and no others.
+        part: do the share of one task of an array job, into a store of its own; see `data_prep.parts`.
         show_progress: draw a progress bar on stderr.
 
     Raises:
         FileNotFoundError, NotADirectoryError: `video_dir` is no folder.
-        ValueError: it holds no video; or the store was begun with other settings.
+        ValueError: it holds no video; the store was begun with other settings, or waits for its parts to be merged.
         RuntimeError: another job holds the store, or a worker could not start or could not write.
         StoreWriteError: the store cannot be written.
     """
@@ -96,21 +100,35 @@ def prepare_folder(
         raise ValueError(f"{video_dir}: holds no video (looked for video files and folders of frames, also below it)")
     estimator = settings.create_estimator().describe()  # what is missing is said before anything is written
     about = {"package": __version__, "estimator": estimator, "opencv": cv2.__version__, "pyav": av.__version__}
-    with lock_store(out_dir):
-        begin_store(out_dir, settings.as_stored(), about)
-        records = read_records(out_dir)
+    whole = store = Path(out_dir)
+    merged: dict[str, dict] = {}  # what earlier array jobs have brought into the whole store
+    if part is not None:
+        check_part(whole, part, settings.as_stored())
+        store = part.path(whole)
+        merged = read_records(whole)
+        sources = [source for source in sources if part.takes(source.video_id)]
+    elif find_parts(whole):
+        raise ValueError(f"{whole / PARTS}: parts of an array job wait here; merge them first (tools/merge_stores.py)")
+    with lock_store(store):
+        begin_store(store, settings.as_stored(), about)
+        records = read_records(store)
         if redo is not None:
             records = {video_id: record for video_id, record in records.items() if video_id not in redo}
-        if not (Path(out_dir) / "index.npz").is_file():  # new thresholds may have reached a part of the records only
-            records = rejudge_records(out_dir, records, settings.thresholds)
-        todo = [s for s in sources if not _is_settled(video_dir, out_dir, s, records.get(s.video_id), retry_failed)]
+        if not (store / "index.npz").is_file():  # new thresholds may have reached a part of the records only
+            records = rejudge_records(store, records, settings.thresholds)
+        todo = [
+            source
+            for source in sources
+            if not _is_settled(video_dir, store, source, records.get(source.video_id), retry_failed)
+            and not _is_settled(video_dir, whole, source, merged.get(source.video_id), retry_failed)
+        ]
         if todo:
-            discard_index(out_dir)
-            _run(video_dir, out_dir, todo, settings, num_workers, stall_s, deadline, show_progress)
-            records = read_records(out_dir)
-        if todo or not (Path(out_dir) / "index.npz").is_file() or not (Path(out_dir) / "manifest.jsonl").is_file():
-            finish_store(out_dir)
-    return _report(sources, todo, records)
+            discard_index(store)
+            _run(video_dir, store, todo, settings, num_workers, stall_s, deadline, show_progress)
+            records = read_records(store)
+        if todo or not (store / "index.npz").is_file() or not (store / "manifest.jsonl").is_file():
+            finish_store(store)
+    return _report(sources, todo, records, merged)
 
 
 def _is_settled(
@@ -213,8 +231,11 @@ def _commit_loss(task: VideoTask, outcome: Outcome) -> None:
     commit_record(task.out_dir, record)
 
 
-def _report(sources: list[VideoSource], todo: list[VideoSource], records: dict[str, dict]) -> PrepareReport:
-    here = [records[source.video_id] for source in sources]
+def _report(
+    sources: list[VideoSource], todo: list[VideoSource], records: dict[str, dict], merged: dict[str, dict]
+) -> PrepareReport:
+    verdicts = merged | records
+    here = [verdicts[source.video_id] for source in sources]
     done_now = [records[source.video_id] for source in todo]
     failures = [(r["source"]["path"], r["reason"], r["detail"]) for r in here if r["status"] == "failed"]
     return PrepareReport(

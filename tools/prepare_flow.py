@@ -10,8 +10,8 @@ is done stays, what was interrupted is finished, new videos are added. docs: cmp
 --refilter judges the pairs of a store again under other thresholds, from the scores that it keeps: no video is needed
 and no flow computed. Thresholds that are not given stay as the store has them. docs/quality.md.
 
-Exit status: 0; 1 if the store holds no pair afterwards, on any failed video with --strict, or on an error;
-130 after Ctrl-C.
+Exit status: 0; 1 if the store holds no pair afterwards (a task's share may hold none), on any failed video with
+--strict, or on an error; 130 after Ctrl-C.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from cmp.flow.codec import CODECS
 from data_prep.deadlines import Deadline
 from data_prep.estimators import CLASSICAL, RAFT
 from data_prep.job import PrepareReport, prepare_folder
+from data_prep.parts import Part
 from data_prep.quality import Thresholds
 from data_prep.settings import PrepareSettings
 from data_prep.verdicts import refilter_store
@@ -120,6 +121,11 @@ def build_parser() -> argparse.ArgumentParser:
     )
     text = f"and one that needs more than X times what the video's length allows, which is {rule}; 0: no limit"
     add(job, "--deadline-factor", 1.0, text, metavar="X")
+    job.add_argument(
+        "--task-index", type=int, metavar="I",
+        help="do only this task's share (counted from 0) of an array job of --num-tasks; see docs/preparation.md",
+    )  # fmt: skip
+    job.add_argument("--num-tasks", type=int, metavar="N", help="tasks of the array; tools/merge_stores.py joins them")
     job.add_argument("--retry-failed", action="store_true", help="do videos again that failed before")
     job.add_argument("--strict", action="store_true", help="exit with status 1 if any video failed")
     job.add_argument("--quiet", action="store_true", help="no progress bar")
@@ -174,6 +180,13 @@ def refilter(args: argparse.Namespace) -> int:
     return 0 if report.pairs else 1
 
 
+def part_of(args: argparse.Namespace) -> Part | None:
+    """The share of an array job that a command line asks for; None for the whole folder."""
+    if (args.task_index is None) != (args.num_tasks is None):
+        raise ValueError("--task-index and --num-tasks go together")
+    return None if args.task_index is None else Part(args.task_index, args.num_tasks)
+
+
 def summary(report: PrepareReport, out_dir: str) -> str:
     """The last line: what was written, skipped and failed, and where it is."""
     earlier = f" ({report.earlier_videos} settled before)" if report.earlier_videos else ""
@@ -189,7 +202,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_intermixed_args(argv)
     sys.stdout.reconfigure(errors="backslashreplace")  # for names that are no text
     try:
-        settings = settings_of(args)
+        settings, part = settings_of(args), part_of(args)
     except ValueError as error:
         parser.error(str(error))
     if args.refilter:
@@ -208,6 +221,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             stall_s=args.stall_seconds,
             deadline=Deadline().scaled(args.deadline_factor) if args.deadline_factor else None,
             retry_failed=args.retry_failed,
+            part=part,
             show_progress=not args.quiet,
         )
     except KeyboardInterrupt:
@@ -218,8 +232,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
     for path, reason, detail in report.failures:
         print(f"failed: {path!r}: {reason}: {repr(detail)[1:-1]}", file=sys.stderr)  # names may hold any byte
-    print(summary(report, args.out_dir))
-    if report.store_pairs == 0 or (args.strict and report.failed):
+    print(summary(report, args.out_dir if part is None else str(part.path(args.out_dir))))
+    if (report.store_pairs == 0 and part is None) or (args.strict and report.failed):
         return 1
     return 0
 

@@ -6,7 +6,8 @@
       index.npz             where every member of every sample lies: random access without unpacking
       shards/<video_id>.tar the samples of one video, in the WebDataset layout
       videos/<video_id>.json  the verdict on one video: its pairs with scores and places, the dropped ones with reasons
-      .lock                 held while a job writes (empty; may be deleted between jobs)
+      parts/<i>-of-<n>/     stores of the tasks of an array job, until they are merged (data_prep.parts)
+    .lock                 held while a job writes (empty; may be deleted between jobs)
 
 A sample is a run of tar members that share a key, `<video_id>-<first frame>-<second frame>` (no dots):
 
@@ -398,7 +399,7 @@ def begin_store(root: str | os.PathLike, settings: Mapping, about: Mapping) -> N
             changes = ", ".join(f"{name} was {before.get(name)!r} and is now {settings.get(name)!r}" for name in names)
             raise ValueError(f"{root}: begun with other settings: {changes}. Use the old ones, or another folder")
     else:
-        foreign = sorted(entry.name for entry in root.iterdir() if entry.name not in (".lock", _TEMPORARY))
+        foreign = sorted(entry.name for entry in root.iterdir() if entry.name not in (".lock", _TEMPORARY, "parts"))
         if foreign:
             raise ValueError(f"{root}: not empty and no pair store (holds {foreign[0]!r}); choose another folder")
     with _writing(root):
@@ -569,7 +570,7 @@ class ShardWriter:
             self._file.close()
             target = shard_path(self._root, self._video_id)
             os.replace(self._path, target)
-            _sync_folder(target.parent)
+            sync_folder(target.parent)
         return {"bytes": self._position, "sha256": self._sha256.hexdigest()}
 
     def _write(self, data: bytes) -> None:
@@ -608,10 +609,11 @@ def write_file(root: str | os.PathLike, relative: Path, data: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, root / relative)
-        _sync_folder((root / relative).parent)
+        sync_folder((root / relative).parent)
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
+    """Make the names in a folder last through a power cut."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -210,6 +210,10 @@ def test_nothing_usable_is_a_failure(main, tmp_path, capsys):
         ["--refilter", "--max-inconsistent", "nan"],
         ["--refilter", "--max-flow", "40"],
         ["--refilter", "--interval-frames", "3"],
+        ["--task-index", "0"],
+        ["--num-tasks", "2"],
+        ["--task-index", "2", "--num-tasks", "2"],
+        ["--task-index", "0", "--num-tasks", "0"],
     ],
 )
 def test_typos_and_values_without_sense_are_refused(main, tmp_path, flags):
