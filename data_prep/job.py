@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+import secrets
 from collections import Counter
 from collections.abc import Collection
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import av
@@ -20,12 +23,14 @@ from cmp.datasets.pair_store import (
     lock_store,
     read_records,
     shard_path,
+    write_file,
 )
 from cmp.version import __version__
 from data_prep.deadlines import Deadline
 from data_prep.executors import LocalExecutor, Outcome
 from data_prep.parts import PARTS, Part, check_part, find_parts
 from data_prep.pipeline import VideoTask, initialize_worker, new_record, prepare_video
+from data_prep.ray_executor import RayCluster, RayExecutor, call_once, check_shared, connected
 from data_prep.settings import PrepareSettings
 from data_prep.verdicts import rejudge_records
 from data_prep.videos import VideoSource, find_videos, fingerprint
@@ -66,6 +71,7 @@ def prepare_folder(
     retry_failed: bool = False,
     redo: Collection[str] | None = None,
     part: Part | None = None,
+    cluster: RayCluster | None = None,
     show_progress: bool = True,
 ) -> PrepareReport:
     """Bring a pair store up to date with a folder of videos.
@@ -79,18 +85,21 @@ def prepare_folder(
     Args:
         video_dir: searched with all its sub-folders.
         out_dir: the store; made if it does not exist.
-        num_workers: processes; all available cores if None.
+        num_workers: processes; all available cores if None, or all that the cluster offers.
         stall_s: a video whose process makes no progress for so long is tried with the next reader, then failed.
         deadline: the same for one that takes longer than its length allows; None for no limit.
         retry_failed: do failed videos again.
         redo: ids of videos to do again whatever their verdict, and no others.
         part: do the share of one task of an array job, into a store of its own; see `data_prep.parts`.
+        cluster: a Ray cluster to run on, all of whose nodes see both folders; None for processes on this machine.
         show_progress: draw a progress bar on stderr.
 
     Raises:
         FileNotFoundError, NotADirectoryError: `video_dir` is no folder.
         ValueError: it holds no video; the store was begun with other settings, or waits for its parts to be merged.
-        RuntimeError: another job holds the store, or a worker could not start or could not write.
+        RuntimeError: another job holds the store, a worker could not start or could not write, no cluster answers, or
+            one of its nodes does not see the folders.
+        ModuleNotFoundError: a package is missing that the estimator or the cluster needs.
         StoreWriteError: the store cannot be written.
     """
     sources = find_videos(video_dir, leave_out=out_dir)
@@ -98,8 +107,8 @@ def prepare_folder(
         sources = [source for source in sources if source.video_id in redo]
     if not sources:
         raise ValueError(f"{video_dir}: holds no video (looked for video files and folders of frames, also below it)")
-    estimator = settings.create_estimator().describe()  # what is missing is said before anything is written
-    about = {"package": __version__, "estimator": estimator, "opencv": cv2.__version__, "pyav": av.__version__}
+    if cluster is not None:  # its workers run in other folders
+        video_dir, out_dir, settings = os.path.abspath(video_dir), os.path.abspath(out_dir), settings.anywhere()
     whole = store = Path(out_dir)
     merged: dict[str, dict] = {}  # what earlier array jobs have brought into the whole store
     if part is not None:
@@ -109,26 +118,35 @@ def prepare_folder(
         sources = [source for source in sources if part.takes(source.video_id)]
     elif find_parts(whole):
         raise ValueError(f"{whole / PARTS}: parts of an array job wait here; merge them first (tools/merge_stores.py)")
-    with lock_store(store):
-        begin_store(store, settings.as_stored(), about)
-        records = read_records(store)
-        if redo is not None:
-            records = {video_id: record for video_id, record in records.items() if video_id not in redo}
-        if not (store / "index.npz").is_file():  # new thresholds may have reached a part of the records only
-            records = rejudge_records(store, records, settings.thresholds)
-        todo = [
-            source
-            for source in sources
-            if not _is_settled(video_dir, store, source, records.get(source.video_id), retry_failed)
-            and not _is_settled(video_dir, whole, source, merged.get(source.video_id), retry_failed)
-        ]
-        if todo:
-            discard_index(store)
-            _run(video_dir, store, todo, settings, num_workers, stall_s, deadline, show_progress)
+    with nullcontext() if cluster is None else connected(cluster):
+        # What is missing is said before anything is written.
+        about = _about(settings) if cluster is None else call_once(cluster, _about, settings)
+        with lock_store(store):
+            begin_store(store, settings.as_stored(), about)
             records = read_records(store)
-        if todo or not (store / "index.npz").is_file() or not (store / "manifest.jsonl").is_file():
-            finish_store(store)
+            if redo is not None:
+                records = {video_id: record for video_id, record in records.items() if video_id not in redo}
+            if not (store / "index.npz").is_file():  # new thresholds may have reached a part of the records only
+                records = rejudge_records(store, records, settings.thresholds)
+            todo = [
+                source
+                for source in sources
+                if not _is_settled(video_dir, store, source, records.get(source.video_id), retry_failed)
+                and not _is_settled(video_dir, whole, source, merged.get(source.video_id), retry_failed)
+            ]
+            if todo:
+                discard_index(store)
+                _run(video_dir, store, todo, settings, num_workers, stall_s, deadline, cluster, show_progress)
+                records = read_records(store)
+            if todo or not (store / "index.npz").is_file() or not (store / "manifest.jsonl").is_file():
+                finish_store(store)
     return _report(sources, todo, records, merged)
+
+
+def _about(settings: PrepareSettings) -> dict:
+    """What store.json says about those who made it; raises what the estimator raises if something is missing."""
+    estimator = settings.create_estimator().describe()
+    return {"package": __version__, "estimator": estimator, "opencv": cv2.__version__, "pyav": av.__version__}
 
 
 def _is_settled(
@@ -158,6 +176,7 @@ def _run(
     num_workers: int | None,
     stall_s: float | None,
     deadline: Deadline | None,
+    cluster: RayCluster | None,
     show_progress: bool,
 ) -> None:
     pairs = 0
@@ -170,17 +189,21 @@ def _run(
         bar.set_postfix(pairs=pairs, refresh=False)
         bar.update(0)
 
-    with (
-        bar,
-        LocalExecutor(
-            prepare_video,
-            num_workers=num_workers,
-            initialize=initialize_worker,
-            stall_s=stall_s,
-            limit_s=None if deadline is None else _limit_to_open,
-            on_progress=count,
-        ) as executor,
-    ):
+    options = {
+        "num_workers": num_workers,
+        "initialize": initialize_worker,
+        "stall_s": stall_s,
+        "limit_s": None if deadline is None else _limit_to_open,
+        "on_progress": count,
+    }
+    if cluster is None:
+        executor = LocalExecutor(prepare_video, **options)
+    else:
+        token = Path(out_dir) / ".tmp" / f"seen-{secrets.token_hex(8)}"
+        write_file(out_dir, token.relative_to(out_dir), b"")
+        check = partial(check_shared, str(token), str(video_dir))
+        executor = RayExecutor(prepare_video, cluster=cluster, check=check, **options)
+    with bar, executor:
         for source in todo:
             # A process that dies is tried the same way once more, then with the other reader.
             backends = (settings.reader,) * 2

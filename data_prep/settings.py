@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass, field
+import os
+from dataclasses import asdict, dataclass, field, replace
 
 import numpy as np
 
@@ -100,6 +101,15 @@ class PrepareSettings:
         if self.estimator.startswith("files:"):
             kept["estimator"] = "files"
         return kept
+
+    def anywhere(self) -> PrepareSettings:
+        """The same with absolute paths, for processes that run in other folders."""
+        weights, estimator = self.estimator_weights, self.estimator
+        if estimator.startswith("files:"):
+            estimator = f"files:{os.path.abspath(estimator.removeprefix('files:'))}"
+        return replace(
+            self, estimator=estimator, estimator_weights=None if weights is None else os.path.abspath(weights)
+        )
 
     @classmethod
     def from_stored(cls, kept: dict, estimator_weights: str | None = None) -> PrepareSettings:

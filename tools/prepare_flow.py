@@ -30,6 +30,7 @@ from data_prep.estimators import CLASSICAL, RAFT
 from data_prep.job import PrepareReport, prepare_folder
 from data_prep.parts import Part
 from data_prep.quality import Thresholds
+from data_prep.ray_executor import RayCluster
 from data_prep.settings import PrepareSettings
 from data_prep.verdicts import refilter_store
 
@@ -111,7 +112,22 @@ def build_parser() -> argparse.ArgumentParser:
     )
 
     job = parser.add_argument_group("the job")
-    job.add_argument("--workers", type=int, metavar="N", help="processes, each with one thread (default: all cores)")
+    job.add_argument(
+        "--workers", type=int, metavar="N",
+        help="processes, each with one thread (default: all cores; with Ray, all that the cluster has)",
+    )  # fmt: skip
+    job.add_argument(
+        "--executor", default="local", choices=("local", "ray"),
+        help="local: processes on this machine; ray: an existing Ray cluster, see docs/preparation.md (default local)",
+    )  # fmt: skip
+    job.add_argument(
+        "--ray-address", metavar="ADDRESS",
+        help='HOST:PORT of the cluster, or "auto": the one this machine belongs to (default auto)',
+    )  # fmt: skip
+    job.add_argument(
+        "--gpus-per-task", type=float, metavar="X",
+        help="with Ray: share of a GPU for each task (default: 1 with --estimator-device cuda, else 0)",
+    )  # fmt: skip
     add(job, "--reader", defaults.reader, "auto: decord, PyAV where it fails", choices=("auto", "decord", "pyav"))
     add(job, "--folder-fps", defaults.folder_fps, "frames per second assumed for folders of frames", metavar="FPS")
     add(job, "--stall-seconds", 300.0, "give up a reader that makes no progress for so long, s", metavar="S")
@@ -187,6 +203,23 @@ def part_of(args: argparse.Namespace) -> Part | None:
     return None if args.task_index is None else Part(args.task_index, args.num_tasks)
 
 
+def cluster_of(args: argparse.Namespace) -> RayCluster | None:
+    """The Ray cluster that a command line asks for; None for processes on this machine."""
+    if args.executor != "ray":
+        for flag, value in (("--ray-address", args.ray_address), ("--gpus-per-task", args.gpus_per_task)):
+            if value is not None:
+                raise ValueError(f"{flag} needs --executor ray")
+        return None
+    if args.task_index is not None:
+        raise ValueError("--task-index does not go with --executor ray: Ray splits the work itself")
+    if args.estimator_device.startswith("cuda:"):
+        raise ValueError("with --executor ray, Ray chooses the GPU: give --estimator-device cuda")
+    gpus = args.gpus_per_task
+    if gpus is None:
+        gpus = 1.0 if args.estimator_device == "cuda" else 0.0
+    return RayCluster("auto" if args.ray_address is None else args.ray_address, gpus)
+
+
 def summary(report: PrepareReport, out_dir: str) -> str:
     """The last line: what was written, skipped and failed, and where it is."""
     earlier = f" ({report.earlier_videos} settled before)" if report.earlier_videos else ""
@@ -202,7 +235,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_intermixed_args(argv)
     sys.stdout.reconfigure(errors="backslashreplace")  # for names that are no text
     try:
-        settings, part = settings_of(args), part_of(args)
+        settings, part, cluster = settings_of(args), part_of(args), cluster_of(args)
     except ValueError as error:
         parser.error(str(error))
     if args.refilter:
@@ -222,6 +255,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             deadline=Deadline().scaled(args.deadline_factor) if args.deadline_factor else None,
             retry_failed=args.retry_failed,
             part=part,
+            cluster=cluster,
             show_progress=not args.quiet,
         )
     except KeyboardInterrupt:

@@ -214,6 +214,11 @@ def test_nothing_usable_is_a_failure(main, tmp_path, capsys):
         ["--num-tasks", "2"],
         ["--task-index", "2", "--num-tasks", "2"],
         ["--task-index", "0", "--num-tasks", "0"],
+        ["--executor", "ray", "--task-index", "0", "--num-tasks", "2"],
+        ["--executor", "ray", "--estimator", "raft-small", "--estimator-device", "cuda:1"],
+        ["--executor", "ray", "--gpus-per-task", "-1"],
+        ["--ray-address", "auto"],
+        ["--gpus-per-task", "0.5"],
     ],
 )
 def test_typos_and_values_without_sense_are_refused(main, tmp_path, flags):

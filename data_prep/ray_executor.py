@@ -1,0 +1,259 @@
+"""Run tasks on a Ray cluster: the same interface as `LocalExecutor`, and the same isolation.
+
+Ray decides where a task runs, and runs it again if its worker or node is lost. In the Ray worker the task goes to a
+child process, which can be killed when it hangs and whose crash is an outcome; the child serves the next tasks too.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import socket
+import subprocess
+import sys
+import time
+import traceback
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from data_prep.executors import LocalExecutor, Outcome
+
+_CONNECT_S = 60.0  # an idle cluster answers in 2 s; Ray itself waits for minutes and then ends the process
+_RETRIES = 3  # of a task whose Ray worker or node was lost
+_MAX_WAITING = 1000  # tasks handed to Ray ahead: enough for it to see the demand
+_TELL_EVERY_S = 1.0  # progress from one worker
+
+
+@dataclass(frozen=True)
+class RayCluster:
+    """An existing cluster, and what one task takes of it: one CPU and `gpus_per_task` (0.25: four share a GPU).
+
+    address: "auto" for the one this machine belongs to (or RAY_ADDRESS), "HOST:PORT", or "ray://HOST:PORT".
+    """
+
+    address: str = "auto"
+    gpus_per_task: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.gpus_per_task < float("inf"):
+            raise ValueError(f"gpus_per_task must be at least 0, got {self.gpus_per_task}")
+
+    @property
+    def resources(self) -> dict[str, float]:
+        return {"num_cpus": 1, "num_gpus": self.gpus_per_task}
+
+
+class RayExecutor:
+    """Use it as a context manager, inside `connected`.
+
+    Args:
+        function: see `LocalExecutor`.
+        cluster: what a task takes.
+        num_workers: tasks at a time; as many as the cluster has room for if None.
+        check: called in the Ray worker before every task; what it raises becomes an "error".
+        on_progress: called in this process with sums of what workers report.
+        **options: of the `LocalExecutor` in each Ray worker.
+    """
+
+    def __init__(
+        self,
+        function: Callable[[Any, Callable[[Any], None]], Any],
+        *,
+        cluster: RayCluster,
+        num_workers: int | None = None,
+        check: Callable[[], None] | None = None,
+        on_progress: Callable[[Any], None] | None = None,
+        **options: Any,
+    ) -> None:
+        import ray
+
+        if num_workers is not None and num_workers < 1:
+            raise ValueError(f"num_workers must be at least 1, got {num_workers}")
+        self._ray = ray
+        self._progress = ray.remote(num_cpus=0)(_Progress).remote()
+        self._on_progress, self._told = on_progress, 0
+        # One object for all tasks; by its name a worker knows whether it has the right child process already.
+        self._job = ray.put((secrets.token_hex(8), function, options, check))
+        self._remote = ray.remote(max_retries=_RETRIES, **cluster.resources)(_run_task)
+        self._pending: deque = deque()
+        self._running: dict[Any, Any] = {}
+        self._most = num_workers or _MAX_WAITING
+
+    def submit(self, task: Any) -> None:
+        """Queue a task; allowed while `outcomes` runs."""
+        self._pending.append(task)
+
+    def outcomes(self) -> Iterator[tuple[Any, Outcome]]:
+        """Yield (task, outcome) as tasks end, in any order, until none is left. Statuses as in `LocalExecutor`."""
+        while self._pending or self._running:
+            while self._pending and len(self._running) < self._most:
+                task = self._pending.popleft()
+                self._running[self._remote.remote(self._job, self._progress, task)] = task
+            ended, _ = self._ray.wait(list(self._running), timeout=_TELL_EVERY_S)
+            self._tell()
+            for reference in ended:
+                yield self._running.pop(reference), self._outcome(reference)
+
+    def close(self) -> None:
+        """Stop all tasks."""
+        for reference in self._running:
+            self._ray.cancel(reference, force=True)
+        self._ray.kill(self._progress)
+
+    def __enter__(self) -> RayExecutor:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def _outcome(self, reference: Any) -> Outcome:
+        try:
+            return self._ray.get(reference)
+        except self._ray.exceptions.RayTaskError:
+            return Outcome("error", detail=traceback.format_exc())
+        except self._ray.exceptions.RayError as error:  # its worker was lost again and again
+            return Outcome(
+                "died", detail=f"its Ray worker was lost {_RETRIES + 1} times ({str(error).splitlines()[0]})"
+            )
+
+    def _tell(self) -> None:
+        if self._on_progress is None:
+            return
+        total = self._ray.get(self._progress.total.remote())
+        if total != self._told:
+            self._on_progress(total - self._told)
+            self._told = total
+
+
+@contextmanager
+def connected(cluster: RayCluster) -> Iterator[None]:
+    """Connect this process to the cluster, unless it is connected to one already.
+
+    Raises:
+        ModuleNotFoundError: Ray is not installed.
+        RuntimeError: no cluster answers at the address.
+    """
+    try:
+        import ray
+    except ModuleNotFoundError as error:
+        if error.name != "ray":
+            raise
+        raise ModuleNotFoundError(
+            "--executor ray needs the package ray, in the cluster's version: pip install 'cmp-motion[ray]'", name="ray"
+        ) from error
+    if ray.is_initialized():
+        yield
+        return
+    _check_answers(cluster.address)
+    # Workers find the checkout where this process has it: where all nodes see it, or installed.
+    root = str(Path(__file__).resolve().parents[1])
+    path = os.pathsep.join([root, *filter(None, [os.environ.get("PYTHONPATH")])])
+    ray.init(
+        address=cluster.address,
+        logging_level="warning",
+        log_to_driver=False,
+        runtime_env={"env_vars": {"PYTHONPATH": path}},
+    )
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def call_once(cluster: RayCluster, function: Callable, *args: Any) -> Any:
+    """What function(*args) returns, or raises, on a node of the cluster, with what a task has there."""
+    import ray
+
+    try:
+        return ray.get(ray.remote(**cluster.resources)(function).remote(*args))
+    except ray.exceptions.RayTaskError as error:
+        raise (error.cause or error) from None
+
+
+def check_shared(token: str, video_dir: str) -> None:
+    """Raise RuntimeError unless this node sees the file `token` and something in `video_dir`."""
+    node = socket.gethostname()
+    if not os.path.isfile(token):
+        folder = os.path.dirname(os.path.dirname(token))
+        raise RuntimeError(f"node {node} does not see {folder}: OUT_DIR must lie where all nodes see it by that path")
+    if not os.path.isdir(video_dir) or not os.listdir(video_dir):
+        raise RuntimeError(f"node {node} does not see {video_dir}: the videos must lie where all nodes see them")
+
+
+def _check_answers(address: str) -> None:
+    """Connect in a child process: where nothing answers, Ray waits for minutes and then ends the process."""
+    code = "import ray, sys; ray.init(address=sys.argv[1], logging_level='error', log_to_driver=False)"
+    try:
+        found = subprocess.run(
+            [sys.executable, "-c", code, address], capture_output=True, timeout=_CONNECT_S, text=True
+        )
+    except subprocess.TimeoutExpired:
+        why = f"no answer within {_CONNECT_S:g} s"
+    else:
+        if found.returncode == 0:
+            return
+        lines = found.stderr.strip().splitlines()
+        why = lines[-1] if lines else f"status {found.returncode}"
+    raise RuntimeError(f"no Ray cluster at {address!r}: {why}")
+
+
+class _Progress:
+    """An actor that adds up what the workers report."""
+
+    def __init__(self) -> None:
+        self._total = 0
+
+    def add(self, value: int) -> None:
+        self._total += value
+
+    def total(self) -> int:
+        return self._total
+
+
+@dataclass
+class _Child:
+    """The child process of a Ray worker, kept for its next task of the same job and on the same GPU."""
+
+    key: tuple
+    executor: LocalExecutor
+    hear: Callable[[int], None] | None = None
+
+
+_child: _Child | None = None
+
+
+def _run_task(job: tuple, progress: Any, task: Any) -> Outcome:
+    """Runs in a Ray worker."""
+    global _child
+    name, function, options, check = job
+    if check is not None:
+        check()
+    key = (name, os.environ.get("CUDA_VISIBLE_DEVICES"))
+    if _child is None or _child.key != key:
+        if _child is not None:
+            _child.executor.close()
+        executor = LocalExecutor(function, num_workers=1, on_progress=lambda value: _child.hear(value), **options)
+        _child = _Child(key, executor)
+    waiting, told_at = 0, time.monotonic()
+
+    def hear(value: int) -> None:
+        nonlocal waiting, told_at
+        waiting += value
+        if waiting and time.monotonic() > told_at + _TELL_EVERY_S:
+            progress.add.remote(waiting)
+            waiting, told_at = 0, time.monotonic()
+
+    _child.hear = hear
+    try:
+        _child.executor.submit(task)
+        (_, outcome), *_ = _child.executor.outcomes()
+    except BaseException:
+        _child.executor.close()
+        _child = None
+        raise
+    progress.add.remote(waiting)
+    return outcome
