@@ -193,7 +193,7 @@ def _run(
         "num_workers": num_workers,
         "initialize": initialize_worker,
         "stall_s": stall_s,
-        "limit_s": None if deadline is None else _limit_to_open,
+        "limit_s": None if deadline is None else limit_to_open,
         "on_progress": count,
     }
     if cluster is None:
@@ -235,7 +235,8 @@ def _next_try(task: VideoTask, outcome: Outcome) -> VideoTask | None:
     return replace(task, backends=rest) if rest else None
 
 
-def _limit_to_open(task: VideoTask) -> float:
+def limit_to_open(task: VideoTask) -> float:
+    """Seconds that a video may take before it has told its length; see `LocalExecutor`."""
     try:
         num_bytes = os.stat(os.path.join(task.video_dir, task.source.path)).st_size
     except OSError:

@@ -26,6 +26,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the checkout's o
 
 from cmp.flow.codec import CODECS
 from data_prep.deadlines import Deadline
+from data_prep.estimate import Amount, Estimate, estimate_folder
 from data_prep.estimators import CLASSICAL, RAFT
 from data_prep.job import PrepareReport, prepare_folder
 from data_prep.parts import Part
@@ -142,6 +143,12 @@ def build_parser() -> argparse.ArgumentParser:
         help="do only this task's share (counted from 0) of an array job of --num-tasks; see docs/preparation.md",
     )  # fmt: skip
     job.add_argument("--num-tasks", type=int, metavar="N", help="tasks of the array; tools/merge_stores.py joins them")
+    job.add_argument(
+        "--dry-run", action="store_true",
+        help="write nothing: estimate pairs, bytes and hours from all headers and a random sample of the videos",
+    )  # fmt: skip
+    job.add_argument("--dry-run-videos", type=int, metavar="N", help="size of that sample (default 16)")
+    job.add_argument("--dry-run-seed", type=int, metavar="N", help="of its choice (default 0)")
     job.add_argument("--retry-failed", action="store_true", help="do videos again that failed before")
     job.add_argument("--strict", action="store_true", help="exit with status 1 if any video failed")
     job.add_argument("--quiet", action="store_true", help="no progress bar")
@@ -203,6 +210,42 @@ def part_of(args: argparse.Namespace) -> Part | None:
     return None if args.task_index is None else Part(args.task_index, args.num_tasks)
 
 
+def check_dry_run(args: argparse.Namespace) -> None:
+    """Raise ValueError where a dry run does not go with the other flags."""
+    if not args.dry_run:
+        for flag, value in (("--dry-run-videos", args.dry_run_videos), ("--dry-run-seed", args.dry_run_seed)):
+            if value is not None:
+                raise ValueError(f"{flag} needs --dry-run")
+    elif args.executor != "local" or args.task_index is not None:
+        raise ValueError("--dry-run measures this machine and the whole folder: leave out --executor and --task-index")
+    elif args.dry_run_videos is not None and args.dry_run_videos < 1:
+        raise ValueError(f"--dry-run-videos must be at least 1, got {args.dry_run_videos}")
+    elif args.dry_run_seed is not None and args.dry_run_seed < 0:
+        raise ValueError(f"--dry-run-seed must be at least 0, got {args.dry_run_seed}")
+
+
+def dry_run_lines(estimate: Estimate) -> list[str]:
+    """What a dry run prints: every number with how it was got."""
+
+    def row(name: str, amount: Amount, unit: str, how: str) -> str:
+        spread = "?" if amount.spread == float("inf") else f"{amount.spread:,.3g}"
+        return f"{name:11} {amount.value:>10,.4g} +- {spread:<8} {unit:5} {how}"
+
+    gb = Amount(estimate.bytes.value / 1e9, estimate.bytes.spread / 1e9)
+    lost = ", ".join(f"{count} {reason}" for reason, count in sorted(estimate.lost.items())) or "none"
+    return [
+        f"{'videos':11} {estimate.found:>10,} found, {estimate.readable:,} with a length and a size in their header, "
+        f"{estimate.sampled:,} of them sampled",
+        f"{'chosen':11} {estimate.chosen:>10,} pairs by the lengths in the headers",
+        row("pairs", estimate.pairs, "", f"those, times the share kept in the sample ({estimate.kept_share:.0%})"),
+        row("size", gb, "GB", "bytes a chosen pair and pixel in the sample, times those in the headers"),
+        row("core time", estimate.core_hours, "h", "time a chosen pair and pixel in the sample, on this machine"),
+        row("time", estimate.hours, "h", f"that, over {estimate.num_workers} workers"),
+        f"{'lost':11} {lost} (videos of the sample that give no pair)",
+        "+- is the 95 % interval of the choice of the sample; it knows nothing of files unlike all of it.",
+    ]
+
+
 def cluster_of(args: argparse.Namespace) -> RayCluster | None:
     """The Ray cluster that a command line asks for; None for processes on this machine."""
     if args.executor != "ray":
@@ -236,6 +279,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     sys.stdout.reconfigure(errors="backslashreplace")  # for names that are no text
     try:
         settings, part, cluster = settings_of(args), part_of(args), cluster_of(args)
+        check_dry_run(args)
     except ValueError as error:
         parser.error(str(error))
     if args.refilter:
@@ -246,6 +290,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if args.refilter:
             return refilter(args)
+        if args.dry_run:
+            estimate = estimate_folder(
+                args.video_dir,
+                settings,
+                num_videos=16 if args.dry_run_videos is None else args.dry_run_videos,
+                seed=args.dry_run_seed or 0,
+                num_workers=args.workers,
+                stall_s=args.stall_seconds,
+                show_progress=not args.quiet,
+            )
+            print("\n".join(dry_run_lines(estimate)))
+            print(f"dry run: nothing was written to {args.out_dir}")
+            return 0
         report = prepare_folder(
             args.video_dir,
             args.out_dir,

@@ -185,6 +185,15 @@ def test_folders_without_videos_and_a_store_in_use_are_clear_errors(main, videos
     assert "codec was 'half16' and is now 'float32'" in capsys.readouterr().err
 
 
+def test_a_dry_run_prints_estimates_and_writes_nothing(main, videos, tmp_path, capsys):
+    out = tmp_path / "store"
+    assert main([str(videos), str(out), *FLAGS, "--dry-run", "--dry-run-videos", "4"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[-1] == f"dry run: nothing was written to {out}" and not out.exists()
+    assert "13 found, 11 with" in lines[0] and "4 of them sampled" in lines[0]
+    assert lines[1].split()[:2] == ["chosen", "33"] and lines[2].split()[:4] == ["pairs", "33", "+-", "0"]
+
+
 def test_nothing_usable_is_a_failure(main, tmp_path, capsys):
     (tmp_path / "videos").mkdir()
     (tmp_path / "videos" / "v.mp4").write_text("text")
@@ -218,6 +227,10 @@ def test_nothing_usable_is_a_failure(main, tmp_path, capsys):
         ["--executor", "ray", "--estimator", "raft-small", "--estimator-device", "cuda:1"],
         ["--executor", "ray", "--gpus-per-task", "-1"],
         ["--ray-address", "auto"],
+        ["--dry-run", "--executor", "ray"],
+        ["--dry-run", "--task-index", "0", "--num-tasks", "2"],
+        ["--dry-run", "--dry-run-videos", "0"],
+        ["--dry-run-seed", "1"],
         ["--gpus-per-task", "0.5"],
     ],
 )
