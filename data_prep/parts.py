@@ -168,7 +168,7 @@ def _check_shards(out_dir: Path, part: Part) -> None:
     store = part.path(out_dir)
     for video_id, record in read_records(store).items():
         places = [shard_path(root, video_id) for root in (store, out_dir)]  # moved by a merge that was killed
-        if record["status"] == "done" and not any(
+        if record["shard"] is not None and not any(
             path.is_file() and path.stat().st_size == record["shard"]["bytes"] for path in places
         ):
             raise ValueError(f"{places[0]}: missing or cut; run task {part.index} of {part.num_tasks} again")
@@ -181,7 +181,7 @@ def _move(out_dir: Path, part: Part) -> None:
     for video_id in records:
         record_path(out_dir, video_id).unlink(missing_ok=True)
     for video_id, record in records.items():
-        if record["status"] == "done" and shard_path(store, video_id).is_file():
+        if record["shard"] is not None and shard_path(store, video_id).is_file():
             os.replace(shard_path(store, video_id), shard_path(out_dir, video_id))
     sync_folder(out_dir / "shards")
     for video_id in records:
