@@ -14,6 +14,7 @@ SMALLEST_SCALE_PX = 0.01
 # (a Sobel filter answers on the 8 neighbours of a lone pixel).
 ROBUST_SHARE = 0.001
 ROBUST_LEAST_PIXELS = 16
+VECTOR_PX = 16  # pixels of two float32 in the widest vectors that OpenCV computes with
 
 
 def motion_edges(flow: np.ndarray) -> np.ndarray:
@@ -32,11 +33,18 @@ def motion_edges(flow: np.ndarray) -> np.ndarray:
     Source: Zhan et al., CVPR 2019. Channels are added, not combined as one vector: the authors' choice, kept.
     """
     flow = np.ascontiguousarray(check_flow(flow))
+    width = flow.shape[1]
+    # What a row has beyond whole vectors OpenCV adds up in another order, with another last bit.
+    flow = cv2.copyMakeBorder(flow, 0, 0, 0, -width % VECTOR_PX, cv2.BORDER_REFLECT) if width % VECTOR_PX else flow
     # Both channels in one call each: 4 passes over interleaved memory instead of 4 over copies of a channel.
     change_x = cv2.Sobel(flow, cv2.CV_32F, 1, 0, ksize=3, borderType=cv2.BORDER_REFLECT)
     change_y = cv2.Sobel(flow, cv2.CV_32F, 0, 1, ksize=3, borderType=cv2.BORDER_REFLECT)
-    magnitude = cv2.magnitude(change_x, change_y).reshape(flow.shape)
-    return magnitude[..., 0] + magnitude[..., 1]
+    # Not cv2.magnitude: its last bit depends on how OpenCV was built, and a bit can decide what is an edge.
+    np.square(change_x, out=change_x)
+    np.square(change_y, out=change_y)
+    change_x += change_y
+    magnitude = np.sqrt(change_x, out=change_x).reshape(flow.shape)
+    return magnitude[:, :width, 0] + magnitude[:, :width, 1]
 
 
 def watershed_map(edges: np.ndarray, threshold: float = 0.1, *, normalizer: str = "max") -> np.ndarray:
