@@ -93,18 +93,14 @@ def sample_guidance(
     height, width = flow.shape[:2]
     if not np.isfinite(flow).all():
         raise ValueError(f"flow holds NaN or infinity in {int((~np.isfinite(flow)).any(axis=2).sum())} pixels")
-    if isinstance(strategies, str) or not strategies:
-        raise ValueError(f"strategies must be a non-empty sequence of names, got {strategies!r}")
-    unknown = [name for name in strategies if name not in STRATEGIES]
-    if unknown or len(set(strategies)) < len(strategies):
-        raise ValueError(f"strategies must be different names of {STRATEGIES}, got {tuple(strategies)}")
+    check_strategies(strategies, STRATEGIES)
     if max_points is not None and max_points < 0:
         raise ValueError(f"max_points must be at least 0 (None for no limit), got {max_points}")
 
     step = max(1, max(height, width) // LONG_SIDE_PX)
     kernel = None
     if "watershed" in strategies or "gradnms" in strategies:
-        kernel = check_kernel(_needed(nms_kernel, "nms_kernel", '"watershed" and "gradnms"'), "nms_kernel")
+        kernel = check_kernel(needed(nms_kernel, "nms_kernel", '"watershed" and "gradnms"'), "nms_kernel")
         if scale_kernel:
             kernel = (kernel - 1) // 2 // step * 2 + 1
         edges = motion_edges(flow[::step, ::step])
@@ -112,14 +108,14 @@ def sample_guidance(
     chosen = []
     for name in strategies:
         if name == "grid":
-            stride_px = _needed(grid_stride_px, "grid_stride_px", '"grid"')
+            stride_px = needed(grid_stride_px, "grid_stride_px", '"grid"')
             chosen.append(grid_points((height, width), stride_px=stride_px))
         elif name == "watershed":
             candidates = local_maxima(watershed_map(edges, normalizer=normalizer), kernel)
             chosen.append(step * thin_points(candidates, (kernel - 1) / 2, rng=rng, rule=thinning))
         elif name == "uniform":
             if num_uniform is None:
-                stride_px = _needed(grid_stride_px, "num_uniform or grid_stride_px", '"uniform"')
+                stride_px = needed(grid_stride_px, "num_uniform or grid_stride_px", '"uniform"')
                 num_uniform = height * width // check_stride(stride_px) ** 2
             elif num_uniform < 0:
                 raise ValueError(f"num_uniform must be at least 0, got {num_uniform}")
@@ -132,7 +128,7 @@ def sample_guidance(
         elif name == "full":
             chosen.append(grid_points((height, width), stride_px=1))
         else:
-            chosen.append(check_points(_needed(specified_yx, "specified_yx", '"specified"'), (height, width)))
+            chosen.append(check_points(needed(specified_yx, "specified_yx", '"specified"'), (height, width)))
     points_yx = np.concatenate(chosen)
     return points_yx[rng.permutation(len(points_yx))[:max_points]].astype(np.int64, copy=False)
 
@@ -155,7 +151,16 @@ def _gradient_maxima(edges: np.ndarray, kernel: int) -> np.ndarray:
     return points_yx[score[points_yx[:, 0], points_yx[:, 1]] > GRADNMS_LEAST_SCORE]
 
 
-def _needed(value, name: str, strategy: str):
+def check_strategies(strategies: Sequence[str], known: Sequence[str]) -> None:
+    """Raise ValueError unless strategies are different names of those known, at least one."""
+    if isinstance(strategies, str) or not strategies:
+        raise ValueError(f"strategies must be a non-empty sequence of names, got {strategies!r}")
+    unknown = [name for name in strategies if name not in known]
+    if unknown or len(set(strategies)) < len(strategies):
+        raise ValueError(f"strategies must be different names of {tuple(known)}, got {tuple(strategies)}")
+
+
+def needed(value, name: str, strategy: str):
     """Return value, or raise ValueError if it was not given."""
     if value is None:
         raise ValueError(f"{name} is needed by the strategy {strategy}, got None")
