@@ -32,6 +32,7 @@ class PropagationDataset(torch.utils.data.Dataset):
         valid: (1, H, W) bool, where the flow is known.
         guidance: (2, H, W) float32, px, the flow at the guides and 0 elsewhere.
         mask: (1, H, W) float32, 1 at the guides; a guide lies only where the flow is known.
+            Both only with strategies; without, `cmp.models.DeviceGuidance` adds them to whole batches.
         index: position of the pair in its source. video: name of the video it is from.
 
     Everything random in a sample follows from (seed, epoch, index) and nothing else: not from workers, processes or
@@ -41,6 +42,7 @@ class PropagationDataset(torch.utils.data.Dataset):
         source: a pair source, or a dict with its class under "type".
         transforms: callables (pair, rng) -> pair, or dicts of such, applied in order; the last decides H and W.
         strategies, grid_stride_px, nms_kernel, max_points, normalizer, thinning: see `cmp.guidance.sample_guidance`.
+            strategies None: no guidance is chosen here, and the others are not looked at.
         part: "train" or "val" of a fixed split of the source (see `split_positions`), or "all".
         val_share: share of the source that the split keeps for validation.
         max_pairs: use at most so many pairs, spread evenly over the part; None is all.
@@ -57,7 +59,7 @@ class PropagationDataset(torch.utils.data.Dataset):
         source: PairSource | dict,
         transforms: Sequence,
         *,
-        strategies: Sequence[str] = ("grid", "watershed"),
+        strategies: Sequence[str] | None = ("grid", "watershed"),
         grid_stride_px: int | None = None,
         nms_kernel: int | None = None,
         max_points: int | None = None,
@@ -70,13 +72,17 @@ class PropagationDataset(torch.utils.data.Dataset):
     ) -> None:
         self.source = DATASETS.build(source) if isinstance(source, dict) else source
         self.transforms = [TRANSFORMS.build(t) if isinstance(t, dict) else t for t in transforms]
-        self.sampling = dict(
-            strategies=tuple(strategies),
-            grid_stride_px=grid_stride_px,
-            nms_kernel=nms_kernel,
-            max_points=max_points,
-            normalizer=normalizer,
-            thinning=thinning,
+        self.sampling = (
+            None
+            if strategies is None
+            else dict(
+                strategies=tuple(strategies),
+                grid_stride_px=grid_stride_px,
+                nms_kernel=nms_kernel,
+                max_points=max_points,
+                normalizer=normalizer,
+                thinning=thinning,
+            )
         )
         self.seed = seed
         videos = self.source.pair_videos
@@ -101,18 +107,20 @@ class PropagationDataset(torch.utils.data.Dataset):
         position = int(self.positions[index])
         rng = np.random.default_rng((self.seed, epoch, position))
         image, flow, valid = self.source.read_pair(position)
-        pair = FlowPair(image, np.where(valid[..., None], flow, np.float32(0)), valid)
+        if not valid.all():
+            flow = np.where(valid[..., None], flow, np.float32(0))
+        pair = FlowPair(image, flow, valid)
         for transform in self.transforms:
             pair = transform(pair, rng)
-        points_yx = sample_guidance(pair.flow, rng=rng, **self.sampling)
-        points_yx = points_yx[pair.valid[points_yx[:, 0], points_yx[:, 1]]]  # elsewhere the zero would be made up
-        guidance, mask = guidance_tensors(pair.flow, points_yx)
-        return dict(
+        sample = dict(
             image=torch.from_numpy(np.ascontiguousarray(pair.image.transpose(2, 0, 1))),
             flow=torch.from_numpy(np.ascontiguousarray(pair.flow.transpose(2, 0, 1))),
             valid=torch.from_numpy(np.ascontiguousarray(pair.valid[None])),
-            guidance=torch.from_numpy(guidance),
-            mask=torch.from_numpy(mask),
             index=position,
             video=str(self.video_names[self.video_ids[index]]),
         )
+        if self.sampling is not None:
+            points_yx = sample_guidance(pair.flow, rng=rng, **self.sampling)
+            points_yx = points_yx[pair.valid[points_yx[:, 0], points_yx[:, 1]]]  # elsewhere the zero would be made up
+            sample["guidance"], sample["mask"] = map(torch.from_numpy, guidance_tensors(pair.flow, points_yx))
+        return sample

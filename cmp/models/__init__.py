@@ -2,6 +2,7 @@
 
 from cmp.models.backbones import AlexNetFCN, ImageFeatures, PyramidResNet, ResNet
 from cmp.models.cmp import CMP
+from cmp.models.device_guidance import DeviceGuidance
 from cmp.models.guidance_fill import fill_guidance
 from cmp.models.initialisation import initialise
 from cmp.models.losses import DirectFlow, DiscreteLoss, RegressionLoss
@@ -11,6 +12,7 @@ from cmp.models.propagation_decoder import PropagationDecoder, SkipPropagationDe
 __all__ = [
     "AlexNetFCN",
     "CMP",
+    "DeviceGuidance",
     "DirectFlow",
     "DiscreteLoss",
     "ImageFeatures",

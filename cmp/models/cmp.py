@@ -45,6 +45,8 @@ class CMP(BaseModel):
         loss: `DiscreteLoss` or `RegressionLoss`.
         mean, std: three values each: normalisation of RGB images with values 0..255.
         init: "published" or "default" (see `initialise`); a pretrained image encoder keeps its weights under both.
+        data_preprocessor: what a batch passes before training steps (`DeviceGuidance`); None only moves it to the
+            device. No part of the network, and not in its description.
 
     Raises:
         ValueError: parts do not fit each other, or a dict lacks "type".
@@ -63,8 +65,9 @@ class CMP(BaseModel):
         mean: Sequence[float] = PUBLISHED_MEAN,
         std: Sequence[float] = PUBLISHED_STD,
         init: str = "published",
+        data_preprocessor: dict | nn.Module | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__(data_preprocessor=data_preprocessor)
         parts = dict(image_encoder=image_encoder, motion_encoder=motion_encoder, decoder=decoder)
         parts |= dict(quantizer=quantizer, loss=loss)
         self._description = {name: _describe(part) for name, part in parts.items()}

@@ -141,6 +141,7 @@ def crop_that_is_enough(config):
 ONE_OF_EACH_NETWORK = (
     "cmp_alexnet_yfcc_16xb12_70k.py",
     "cmp_r50_yfcc_16xb10_42k.py",
+    "cmp_r50_yfcc_16xb10_42k_device-guides.py",
     "cmp_r50-skip_vip-mpii_8xb8_42k.py",
     "cmp_r18_quickstart_1xb16_300.py",
 )
