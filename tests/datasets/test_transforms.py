@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+from PIL import Image
 
 from cmp.datasets import Crop, Flip, FlowPair, Resize, ReverseFlow, ScaleFlow, TurnFlow
 
@@ -93,6 +94,19 @@ def test_image_and_flow_stay_on_each_other_when_resized(short_side_px):
     # Two filters agree where an edge is to within a pixel of it; a shift by one column would differ in 2 of its pixels.
     edge_px = 2 * (9 + 17) * short_side_px / HEIGHT
     assert differ.sum() < 0.2 * edge_px
+
+
+@pytest.mark.parametrize("short_side_px", (11, 20, 34, 75))
+def test_a_resized_image_is_pillows_bicubic_one_to_a_grey_level(short_side_px):
+    noise = rng().integers(0, 256, (HEIGHT, WIDTH, 3)).astype(np.uint8)
+    pair = coordinates()._replace(image=noise)
+    before = noise.copy()
+    resized = Resize(short_side_px)(pair, rng()).image
+    size = resized.shape[1::-1]
+    expected = np.asarray(Image.fromarray(noise).resize(size, Image.Resampling.BICUBIC))
+    differences = np.abs(resized.astype(int) - expected)
+    assert differences.max() <= 1 and (differences > 0).mean() < 0.01
+    np.testing.assert_array_equal(noise, before)
 
 
 def test_a_resized_pixel_is_valid_only_where_all_it_was_made_from_is():
