@@ -8,29 +8,28 @@ from collections.abc import Sequence
 import torch
 import torch.nn.functional as F
 from torch import nn
-from torch.utils.checkpoint import checkpoint
 
-IGNORED = -100  # what cross-entropy skips
+from cmp.models.upsampled_cross_entropy import banded_cross_entropy, plain_cross_entropy
 
 
 class DiscreteLoss(nn.Module):
     """Cross-entropy over quantized flow, averaged over pixels in each group (x, y) and summed over groups.
 
     Logits are upsampled to the target's size first; that commutes with neither softmax nor cross-entropy, so it is part
-    of the loss. It is also its cost: one group of one chunk of images is upsampled at a time.
+    of the loss. How that is done without full-size logits: `banded_cross_entropy`.
 
     Args:
         quantizer: gives the groups and the target bins. `CMP` passes its own.
         ignore_invalid: leave out pixels whose target is not valid (padding, occlusion). The published loss counts them.
         group_weights: a factor for each group, or None for 1 each.
         bin_weights: for each group None or a weight per bin; the mean is then weighted too (as in torch). None: all 1.
-        images_per_chunk: upsample that many images at a time and do it again in the backward pass: the same value for
-            less memory and more time. None: all at once, kept.
+        banded: False upsamples all logits at once and keeps them: the same numbers, several times slower and larger;
+            what the banded form is tested and measured against.
 
     Raises:
         ValueError: the number or length of the weights does not fit the quantizer's groups.
 
-    Source: Zhan et al., CVPR 2019, and the authors' code; ignore_invalid and images_per_chunk are ours.
+    Source: Zhan et al., CVPR 2019, and the authors' code; ignore_invalid and banded are ours.
     """
 
     def __init__(
@@ -39,7 +38,7 @@ class DiscreteLoss(nn.Module):
         ignore_invalid: bool = False,
         group_weights: Sequence[float] | None = None,
         bin_weights: Sequence[Sequence[float] | None] | None = None,
-        images_per_chunk: int | None = None,
+        banded: bool = True,
     ) -> None:
         super().__init__()
         groups = tuple(quantizer.groups)
@@ -50,10 +49,9 @@ class DiscreteLoss(nn.Module):
         for size, weights in zip(groups, bin_weights):
             if weights is not None and len(weights) != size:
                 raise ValueError(f"bin_weights must have {size} weights for a group of {size} bins, got {len(weights)}")
-        if images_per_chunk is not None and images_per_chunk < 1:
-            raise ValueError(f"images_per_chunk must be at least 1, got {images_per_chunk}")
-        self.quantizer, self.ignore_invalid, self.images_per_chunk = quantizer, ignore_invalid, images_per_chunk
+        self.quantizer, self.ignore_invalid = quantizer, ignore_invalid
         self.group_weights = group_weights
+        self.summed = banded_cross_entropy if banded else plain_cross_entropy
         for i, (size, weights) in enumerate(zip(groups, bin_weights)):
             weights = torch.ones(size) if weights is None else torch.as_tensor(weights, dtype=torch.float32)
             self.register_buffer(f"bin_weights_{i}", weights, persistent=False)
@@ -62,7 +60,7 @@ class DiscreteLoss(nn.Module):
         """Compare (B, L, h, w) logits with (B, 2, H, W) flow, px; valid is (B, 1, H, W), above 0 where flow is known.
 
         Returns:
-            A float32 scalar; 0 where every pixel is ignored.
+            A scalar, float32 (float64 for float64 logits); 0 where every pixel is ignored.
 
         Raises:
             ValueError: shapes do not fit.
@@ -70,28 +68,12 @@ class DiscreteLoss(nn.Module):
         if logits.shape[1] != sum(self.quantizer.groups):
             raise ValueError(f"logits must have {sum(self.quantizer.groups)} channels, got {logits.shape[1]}")
         valid = _check_target(logits, flow, valid if self.ignore_invalid else None)
-        if valid is not None:
-            flow = torch.where(valid > 0, flow, 0)
-        bins = self.quantizer.quantize(flow)  # (B, G, H, W)
-        if valid is not None:
-            bins = torch.where(valid > 0, bins, IGNORED)
-
-        images_per_chunk = self.images_per_chunk or len(logits)
-        total = logits.new_zeros((), dtype=torch.float32)
-        for i, group_logits in enumerate(logits.split(tuple(self.quantizer.groups), dim=1)):
-            weights = getattr(self, f"bin_weights_{i}").float()
-            entropy = total.new_zeros(())
-            counted = total.new_zeros(())
-            for part_logits, part_bins in zip(group_logits.split(images_per_chunk), bins[:, i].split(images_per_chunk)):
-                if self.images_per_chunk is None:
-                    entropy = entropy + _summed_cross_entropy(part_logits, part_bins, weights)
-                else:
-                    entropy = entropy + checkpoint(
-                        _summed_cross_entropy, part_logits, part_bins, weights, use_reentrant=False
-                    )
-                counted = counted + torch.where(part_bins == IGNORED, 0, weights[part_bins.clamp(min=0)]).sum()
-            total = total + self.group_weights[i] * entropy / counted.clamp(min=torch.finfo(torch.float32).tiny)
-        return total
+        bin_weights = [getattr(self, f"bin_weights_{i}") for i in range(len(self.group_weights))]
+        entropies, weights = self.summed(
+            logits, flow, None if valid is None else valid > 0, self.quantizer, bin_weights
+        )
+        means = entropies / weights.clamp(min=torch.finfo(weights.dtype).tiny)
+        return sum(factor * mean for factor, mean in zip(self.group_weights, means))
 
 
 class RegressionLoss(nn.Module):
@@ -146,12 +128,6 @@ def _check_target(logits: torch.Tensor, flow: torch.Tensor, valid: torch.Tensor 
     if valid is not None and valid.shape != (len(flow), 1, *flow.shape[2:]):
         raise ValueError(f"valid must be {(len(flow), 1, *flow.shape[2:])}, got {tuple(valid.shape)}")
     return valid
-
-
-def _summed_cross_entropy(logits: torch.Tensor, bins: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
-    # float32 throughout: a sum over pixels leaves the range of half precision at once.
-    upsampled = _upsample(logits.float(), bins.shape[1:])
-    return F.cross_entropy(upsampled, bins, weights, ignore_index=IGNORED, reduction="sum")
 
 
 def _upsample(x: torch.Tensor, size_hw: Sequence[int]) -> torch.Tensor:

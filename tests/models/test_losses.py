@@ -63,10 +63,10 @@ QUANTIZERS = (
 
 
 @pytest.mark.parametrize("quantizer", QUANTIZERS)
-@pytest.mark.parametrize("images_per_chunk", (None, 2))
-def test_the_loss_is_its_definition_on_upsampled_logits(quantizer, images_per_chunk):
+@pytest.mark.parametrize("banded", (True, False))
+def test_the_loss_is_its_definition_on_upsampled_logits(quantizer, banded):
     logits, flow = small(num_logits=quantizer.num_logits)
-    loss = DiscreteLoss(quantizer, images_per_chunk=images_per_chunk)(logits, flow)
+    loss = DiscreteLoss(quantizer, banded=banded)(logits, flow)
     expected = loop_loss(upsampled(logits, 5, 7), quantizer.quantize(flow), quantizer.groups)
     assert loss.item() == pytest.approx(expected, rel=1e-5)
 
@@ -99,19 +99,6 @@ def test_with_no_valid_pixel_loss_and_gradient_are_zero():
         value = loss(quantizer, ignore_invalid=True)(logits, flow, torch.zeros(3, 1, 5, 7))
         value.backward()
         assert value.item() == 0 and (logits.grad == 0).all()
-
-
-def test_chunks_change_neither_the_value_nor_the_gradient():
-    quantizer, results = FlowQuantizer(11, 50.0), []
-    for images_per_chunk in (None, 1, 2):
-        logits, flow = small()
-        logits.requires_grad_()
-        loss = DiscreteLoss(quantizer, images_per_chunk=images_per_chunk)(logits, flow)
-        loss.backward()
-        results.append((loss.detach(), logits.grad))
-    for loss, gradient in results[1:]:
-        torch.testing.assert_close(loss, results[0][0])
-        torch.testing.assert_close(gradient, results[0][1])
 
 
 def test_equal_logits_cost_the_logarithm_of_the_number_of_bins_in_each_group():
@@ -152,7 +139,6 @@ def test_wrong_arguments_and_shapes_are_refused():
     for arguments, message in (
         (dict(group_weights=(1,)), "one entry for each of the 2 groups"),
         (dict(bin_weights=([1.0], None)), "11 weights"),
-        (dict(images_per_chunk=0), "images_per_chunk"),
     ):
         with pytest.raises(ValueError, match=message):
             DiscreteLoss(quantizer, **arguments)
@@ -169,10 +155,10 @@ def test_wrong_arguments_and_shapes_are_refused():
 
 
 @pytest.mark.parametrize("target, name", (("target_same", "loss_same_size"), ("target_up", "loss_upsampled")))
-@pytest.mark.parametrize("images_per_chunk", (None, 1))
-def test_loss_and_gradient_equal_the_authors(golden, target, name, images_per_chunk):
+@pytest.mark.parametrize("banded", (True, False))
+def test_loss_and_gradient_equal_the_authors(golden, target, name, banded):
     logits = golden["logits"].clone().requires_grad_()
-    loss = DiscreteLoss(FlowQuantizer(), images_per_chunk=images_per_chunk)(logits, golden[target])
+    loss = DiscreteLoss(FlowQuantizer(), banded=banded)(logits, golden[target])
     loss.backward()
     assert loss.item() == pytest.approx(golden[name].item(), abs=2e-6)
     torch.testing.assert_close(logits.grad, golden[f"{name}_grad"], rtol=1e-5, atol=1e-8)
