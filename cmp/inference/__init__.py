@@ -1,5 +1,6 @@
 """What a trained network is used for: dense flow from a few motion vectors, and what is made of it."""
 
+from cmp.inference.annotate import segment_from_clicks
 from cmp.inference.propagator import EncodedImage, MotionPropagator, load_propagator
 from cmp.inference.trajectories import (
     interpolate_tracks,
@@ -17,5 +18,6 @@ __all__ = [
     "resize_flow_batch",
     "resize_guidance",
     "resize_tracks",
+    "segment_from_clicks",
     "tracks_to_guidance",
 ]
