@@ -32,7 +32,7 @@ def fill_guidance(
 
     Source: ours (the authors feed guidance unspread); the weights are Shepard's, 1968.
     """
-    if guidance.ndim != 4 or guidance.shape[1] != 2 or mask.shape != (len(guidance), 1, *guidance.shape[2:]):
+    if guidance.ndim != 4 or guidance.shape[1] != 2 or mask.shape != (guidance.shape[0], 1, *guidance.shape[2:]):
         raise ValueError(
             f"guidance must be (B, 2, H, W) and mask (B, 1, H, W), got {tuple(guidance.shape)} and {tuple(mask.shape)}"
         )
@@ -44,6 +44,8 @@ def fill_guidance(
     h, w = height // stride_px, width // stride_px
     guidance = guidance.detach()
     with torch.no_grad():
+        if torch.compiler.is_exporting():
+            return _fill_in_one_graph(guidance, mask, method, stride_px)
         points, vectors, is_guide = _padded_guides(guidance.float(), mask[:, 0] > 0)
         flow = torch.zeros(batch, h * w, 2, device=guidance.device)
         squared = torch.full((batch, h * w), float("inf"), device=guidance.device)
@@ -68,6 +70,29 @@ def _padded_guides(guidance: torch.Tensor, given: torch.Tensor) -> tuple[torch.T
     vectors = torch.zeros_like(points)
     vectors[image, slot] = guidance[image, :, y, x]
     return points, vectors, torch.arange(most, device=given.device) < counts[:, None]
+
+
+def _fill_in_one_graph(
+    guidance: torch.Tensor, mask: torch.Tensor, method: str, stride_px: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """`fill_guidance` without loops or sizes that depend on values, which an exported graph cannot have.
+
+    Every cell is compared with the guides of all images, and with one at the end that belongs to none, so that there is
+    always one to compare with.
+    """
+    batch, _, height, width = guidance.shape
+    h, w = height // stride_px, width // stride_px
+    image, y, x = (mask[:, 0] > 0).nonzero().unbind(1)
+    points = torch.cat((torch.stack((y, x), dim=1).float(), guidance.new_zeros(1, 2, dtype=torch.float32)))
+    vectors = torch.cat((guidance.float()[image, :, y, x], guidance.new_zeros(1, 2, dtype=torch.float32)))
+    owner = torch.cat((image, image.new_full((1,), -1)))
+    is_guide = owner == torch.arange(batch, device=guidance.device)[:, None]  # (B, N)
+    points, vectors = (t.expand(batch, -1, -1) for t in (points, vectors))
+    cells = _cell_centres(h, w, stride_px, guidance.device)
+    flow, squared = _fill_cells(cells, points, vectors, is_guide, method)
+    flow = torch.where(squared.isfinite()[..., None], flow, 0)
+    flow = flow.transpose(1, 2).reshape(batch, 2, h, w).to(guidance.dtype)
+    return flow, squared.sqrt().reshape(batch, 1, h, w)
 
 
 def _cell_centres(h: int, w: int, stride_px: int, device: torch.device) -> torch.Tensor:

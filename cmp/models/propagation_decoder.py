@@ -153,7 +153,7 @@ def _finish(layers: nn.Sequential, x: torch.Tensor, rest: torch.Tensor) -> torch
 
 def _as_many(x: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
     """The map of one image seen once for each of like's batch; no memory is copied."""
-    return x.expand(len(like), -1, -1, -1)
+    return x.expand(like.shape[0], -1, -1, -1)  # len() would fix the batch size in an exported graph
 
 
 def _resize(x: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
