@@ -1,4 +1,4 @@
-"""An image set in motion by flow: every pixel is thrown to where it goes, and holes are filled from around them.
+"""An image set in motion by flow: pixels thrown to where they go or fetched from where they were, holes filled.
 
 Legend: B batch, C channels, H W pixels.
 """
@@ -9,6 +9,11 @@ from itertools import chain
 import numpy as np
 import torch
 import torch.nn.functional as F
+
+from cmp.flow import warp_backward
+
+METHODS = ("splat", "backward")
+COVERED = 0.5  # pixels: with less than this landed on it, a pixel counts as uncovered
 
 
 def splat_forward(
@@ -87,57 +92,153 @@ def fill_holes(image: torch.Tensor, landed: torch.Tensor) -> torch.Tensor:
     return sure * image + (1 - sure) * around
 
 
-def animate(image: np.ndarray, flow: np.ndarray, num_frames: int) -> Iterator[np.ndarray]:
+def fill_from_behind(image: torch.Tensor, landed: torch.Tensor, length: torch.Tensor) -> torch.Tensor:
+    """Fill what nothing landed on with what stands around it, rather than with what moves.
+
+    What is uncovered lay behind what has left. Of the pixels within reach of the longest motion, those that move less
+    than half way between the slowest and the fastest of them count as standing.
+
+    Args:
+        image: (B, C, H, W) floating.
+        landed: (B, 1, H, W), as `splat_forward` gives it.
+        length: (B, 1, H, W) px, how far what landed has come.
+
+    Returns:
+        (B, C, H, W); image as it is where landed is 1 or more, 0 where nothing landed anywhere.
+    """
+    there = landed > 0
+    reach = min(int(length.max()) + 1, max(image.shape[2:]))
+    fastest = _max_filter(torch.where(there, length, -torch.inf), reach)
+    slowest = -_max_filter(torch.where(there, -length, -torch.inf), reach)
+    standing = there & ((length <= (fastest + slowest) / 2) | (fastest - slowest < 1))
+    sure = landed.clamp(0, 1)
+    return sure * image + (1 - sure) * fill_holes(image, sure * standing)
+
+
+def _max_filter(x: torch.Tensor, reach: int) -> torch.Tensor:
+    x = F.max_pool2d(x, (2 * reach + 1, 1), stride=1, padding=(reach, 0))
+    return F.max_pool2d(x, (1, 2 * reach + 1), stride=1, padding=(0, reach))
+
+
+def reverse_flow(flow: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Flow from the new image back to this one: each vector thrown to where it points, turned round, holes filled.
+
+    Args:
+        flow: (B, 2, H, W) floating px. Where vectors collide the longest wins, as in `splat_forward`.
+
+    Returns:
+        (B, 2, H, W) float32 px, and how much landed, (B, 1, H, W) px: what is 0 there is filled, by the slower
+        neighbours rather than by the faster, because what is uncovered lies behind.
+
+    Raises:
+        ValueError: flow is not floating (B, 2, H, W).
+    """
+    thrown, landed = splat_forward(flow.nan_to_num(0, 0, 0), flow)
+    return -fill_from_behind(thrown, landed, thrown.norm(dim=1, keepdim=True)), landed
+
+
+def visible_pixels(flow: torch.Tensor, *, tolerance_px: float = 1.0) -> torch.Tensor:
+    """Which pixels are still seen in the image that the flow leads to: inside it, and not under another one.
+
+    There and back again: a pixel is hidden where the reversed flow at its target does not lead back to it.
+
+    Args:
+        flow: (B, 2, H, W) floating px.
+        tolerance_px: by how much the way back may miss.
+
+    Returns:
+        (B, 1, H, W) bool; False where the flow is not finite.
+
+    Raises:
+        ValueError: flow is not floating (B, 2, H, W), or tolerance_px is not above 0.
+
+    Which of two colliding pixels is in front no flow tells: the longer way is taken to be.
+    """
+    if not tolerance_px > 0:
+        raise ValueError(f"tolerance_px must be above 0, got {tolerance_px}")
+    back, landed = reverse_flow(flow)
+    miss = (flow + warp_backward(back, flow)).norm(dim=1, keepdim=True)  # NaN where flow is
+    seen = warp_backward((landed > 0).float(), flow) > 1 - 1e-3  # 0 outside
+    return seen & (miss < tolerance_px)
+
+
+def animate(
+    image: np.ndarray, flow: np.ndarray, num_frames: int, *, method: str = "splat", return_uncovered: bool = False
+) -> Iterator[np.ndarray] | Iterator[tuple[np.ndarray, np.ndarray]]:
     """Frames in which the image moves along its flow, evenly in time, from where it is to the whole of the flow.
 
     Args:
         image: (H, W, 3) uint8 RGB.
         flow: (H, W, 2) floating px of the whole motion.
         num_frames: at least 2; the first frame is the image itself.
+        method: "splat": pixels are thrown to where they go and holes filled with the colours of what is behind.
+            "backward": the flow is reversed and pixels are fetched from where they were: sharper, but what is uncovered
+            shows the image again, often the object that has just left.
+        return_uncovered: yield pairs: the frame, and where it shows what the image does not (where nothing landed).
 
     Yields:
-        (H, W, 3) uint8 RGB.
+        (H, W, 3) uint8 RGB; with return_uncovered also (H, W) bool.
 
     Raises:
-        ValueError: shapes or dtypes are others, or num_frames is below 2.
+        ValueError: shapes or dtypes are others, num_frames is below 2, or another method.
     """
-    image, flow = np.asarray(image), np.asarray(flow)
-    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
-        raise ValueError(f"image must be (H, W, 3) uint8, got {image.shape} {image.dtype}")
+    image, flow = _as_image(image, method), np.asarray(flow)
     if flow.shape != (*image.shape[:2], 2) or flow.dtype.kind != "f":
         raise ValueError(f"flow must be {(*image.shape[:2], 2)} and floating, got {flow.shape} {flow.dtype}")
     if num_frames < 2:
         raise ValueError(f"num_frames must be at least 2, got {num_frames}")
     # The longest way of all lies in front in every frame: one order for the whole film.
     in_front = np.linalg.norm(np.nan_to_num(flow, posinf=0, neginf=0), axis=2)
-    return (_move(image, flow * (i / (num_frames - 1)), in_front) for i in range(num_frames))
+    frames = (_move(image, flow * (i / (num_frames - 1)), method, in_front) for i in range(num_frames))
+    return frames if return_uncovered else (frame for frame, _ in frames)
 
 
-def animate_flows(image: np.ndarray, flows: np.ndarray) -> Iterator[np.ndarray]:
+def animate_flows(
+    image: np.ndarray, flows: np.ndarray, *, method: str = "splat", return_uncovered: bool = False
+) -> Iterator[np.ndarray] | Iterator[tuple[np.ndarray, np.ndarray]]:
     """The image, then the image moved along each flow in turn.
 
     Args:
         image: (H, W, 3) uint8 RGB.
         flows: (T, 2, H, W) floating px from the image to each frame, as the propagator gives them.
+        method, return_uncovered: see `animate`.
 
     Yields:
-        T + 1 frames (H, W, 3) uint8 RGB.
+        T + 1 frames (H, W, 3) uint8 RGB; with return_uncovered also (H, W) bool each.
 
     Raises:
-        ValueError: shapes or dtypes are others.
+        ValueError: shapes or dtypes are others, or another method.
     """
-    image, flows = np.asarray(image), np.asarray(flows)
-    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
-        raise ValueError(f"image must be (H, W, 3) uint8, got {image.shape} {image.dtype}")
+    image, flows = _as_image(image, method), np.asarray(flows)
     if flows.ndim != 4 or flows.shape[1:] != (2, *image.shape[:2]) or flows.dtype.kind != "f":
         raise ValueError(f"flows must be (T, 2, {image.shape[0]}, {image.shape[1]}) floating, got {flows.shape}")
-    return chain([image], (_move(image, flow.transpose(1, 2, 0)) for flow in flows))
+    moved = (_move(image, flow.transpose(1, 2, 0), method) for flow in flows)
+    frames = chain([(image, np.zeros(image.shape[:2], bool))], moved)
+    return frames if return_uncovered else (frame for frame, _ in frames)
 
 
-def _move(image: np.ndarray, flow: np.ndarray, importance: np.ndarray | None = None) -> np.ndarray:
+def _as_image(image: np.ndarray, method: str) -> np.ndarray:
+    image = np.asarray(image)
+    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or image.size == 0:
+        raise ValueError(f"image must be (H, W, 3) uint8 and not empty, got {image.shape} {image.dtype}")
+    if method not in METHODS:
+        raise ValueError(f"method must be one of {METHODS}, got {method!r}")
+    return image
+
+
+def _move(
+    image: np.ndarray, flow: np.ndarray, method: str, importance: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray]:
     source = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None].float()
     motion = torch.from_numpy(np.array(flow, np.float32)).permute(2, 0, 1)[None]
-    if importance is not None:
-        importance = torch.from_numpy(importance.astype(np.float32))[None, None]
-    frame = fill_holes(*splat_forward(source, motion, importance))[0].permute(1, 2, 0)
-    return frame.round().clamp(0, 255).to(torch.uint8).numpy()
+    if method == "backward":
+        back, landed = reverse_flow(motion)
+        frame = warp_backward(source, back, padding="border")
+    else:
+        if importance is not None:
+            importance = torch.from_numpy(importance.astype(np.float32))[None, None]
+        length = motion.nan_to_num(0, 0, 0).norm(dim=1, keepdim=True)
+        thrown, landed = splat_forward(torch.cat((source, length), dim=1), motion, importance)
+        frame = fill_from_behind(thrown[:, :3], landed, thrown[:, 3:])
+    frame = frame[0].permute(1, 2, 0).round().clamp(0, 255).to(torch.uint8).numpy()
+    return frame, (landed[0, 0] < COVERED).numpy()

@@ -3,13 +3,36 @@
 Legend: N images, T guidance sets, P points, H W image pixels.
 """
 
+import warnings
 from collections.abc import Sequence
+from os import PathLike
+from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 
+MAX_PIXELS = 1 << 23  # a 4K frame passes; a ResNet-50 holds some gigabytes of features for it
 FAR_OUTSIDE = 0.1  # resampling overshoots 0..1 by a little; 0..255 or normalised images are far outside
+
+
+def read_image(path: str | PathLike, max_pixels: int = MAX_PIXELS) -> np.ndarray:
+    """A picture file as (H, W, 3) uint8 RGB, upright as viewers show it.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is no picture that Pillow reads, is broken, or has more than max_pixels pixels.
+    """
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"no such image: {path}")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the size is checked here, before decoding
+            image = Image.open(path)
+        _check_size((image.height, image.width), max_pixels)
+        return np.array(ImageOps.exif_transpose(image).convert("RGB"))
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise ValueError(f"{path} cannot be read as an image: {error}") from error
 
 
 def as_image_batch(image: torch.Tensor | np.ndarray | Image.Image, max_pixels: int) -> torch.Tensor:

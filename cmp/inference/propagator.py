@@ -16,12 +16,11 @@ from PIL import Image
 from torch import nn
 
 from cmp.engine.peer_checkpoint import load_network
-from cmp.inference.inputs import as_guidance, as_image_batch, points_to_guidance
+from cmp.inference.inputs import MAX_PIXELS, as_guidance, as_image_batch, points_to_guidance
 from cmp.models import CMP, DirectFlow
 from cmp.models.backbones import ImageFeatures
 
 NORMALIZATIONS = ("imagenet", "unit")
-MAX_PIXELS = 1 << 23  # a 4K frame passes; a ResNet-50 holds some gigabytes of features for it
 # Guidance sets are decoded in groups of so many pixels at most, which bounds the memory. A CPU is fastest when one set
 # of 384 x 384 stays in its caches.
 PIXELS_AT_ONCE = {"cpu": 1 << 17}

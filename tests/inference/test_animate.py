@@ -2,7 +2,15 @@ import numpy as np
 import pytest
 import torch
 
-from cmp.inference.animate import animate, animate_flows, fill_holes, splat_forward
+from cmp.inference.animate import (
+    animate,
+    animate_flows,
+    fill_from_behind,
+    fill_holes,
+    reverse_flow,
+    splat_forward,
+    visible_pixels,
+)
 
 
 def image_of(height=12, width=17):
@@ -67,12 +75,74 @@ def test_frames_run_from_the_image_to_the_whole_flow_and_nan_is_left_out():
     assert len(list(animate(image, flow, 2))) == 2
 
 
+def square_on_the_move():
+    """A bright square that moves 6 px to the right over a still ground: image, flow, where it was and goes."""
+    image, flow = torch.full((1, 3, 24, 40), 50.0), torch.zeros(1, 2, 24, 40)
+    image[..., 8:16, 10:18], flow[:, 0, 8:16, 10:18] = 200.0, 6.0
+    before, after = torch.zeros(24, 40, dtype=bool), torch.zeros(24, 40, dtype=bool)
+    before[8:16, 10:18] = after[8:16, 16:24] = True
+    return image, flow, before, after
+
+
+def test_what_an_object_uncovers_is_filled_with_the_ground_and_not_with_the_object():
+    image, flow, before, after = square_on_the_move()
+    moved, landed = splat_forward(image, flow)
+    length = splat_forward(flow.norm(dim=1, keepdim=True), flow)[0]
+    filled = fill_from_behind(moved, landed, length)[0, 0]
+    expected = torch.where(after, 200.0, 50.0)
+    assert torch.allclose(filled, expected, atol=0.5) and (landed[0, 0, 8:16, 10:16] == 0).all()
+    assert not torch.allclose(fill_holes(moved, landed)[0, 0], expected, atol=10)  # all around: the object is in it
+    assert torch.equal(fill_from_behind(image, torch.ones(1, 1, 24, 40), length), image)
+    assert not fill_from_behind(image, torch.zeros(1, 1, 24, 40), length).any()
+
+
+def test_the_reversed_flow_leads_back_and_what_is_uncovered_stands():
+    _, flow, before, after = square_on_the_move()
+    back, landed = reverse_flow(flow)
+    expected = torch.zeros_like(flow)
+    expected[:, 0, after] = -6
+    assert torch.allclose(back, expected, atol=0.1)
+    assert torch.equal(landed[0, 0] == 0, before & ~after)
+    flow[:, :, 2, 3] = torch.nan
+    assert reverse_flow(flow)[0].isfinite().all()
+
+
+def test_visible_is_what_is_neither_covered_nor_outside_nor_unknown():
+    _, flow, before, after = square_on_the_move()
+    expected = ~after | before  # the ground where the square goes is hidden, the square itself is not
+    assert torch.equal(visible_pixels(flow)[0, 0], expected)
+    flow[:, 0] += 20  # now all moves together: relative motion decides, and what leaves the frame is out of sight
+    moved = visible_pixels(flow)[0, 0]
+    assert torch.equal(moved[:, :14], expected[:, :14]) and not moved[:, 20:].any()
+    flow[:, :, 3, 3] = torch.nan
+    assert not visible_pixels(flow)[0, 0, 3, 3]
+    with pytest.raises(ValueError, match="tolerance_px must be above 0, got 0"):
+        visible_pixels(flow, tolerance_px=0)
+
+
+@pytest.mark.parametrize("method", ("splat", "backward"))
+def test_both_methods_move_the_square_and_say_what_it_uncovers(method):
+    source, flow, before, after = square_on_the_move()
+    image, flow = source[0].permute(1, 2, 0).to(torch.uint8).numpy(), flow[0].permute(1, 2, 0).numpy()
+    (start, nothing), (frame, uncovered) = animate(image, flow, 2, method=method, return_uncovered=True)
+    assert np.array_equal(start, image) and not nothing.any()
+    hole = (before & ~after).numpy()
+    assert np.array_equal(uncovered, hole)
+    in_hole = 50 if method == "splat" else 200  # fetched from where nothing has moved: the square is seen again
+    expected = np.where(hole, in_hole, np.where(after, 200, 50))
+    assert np.abs(frame[..., 0].astype(int) - expected).max() <= 4  # the softmax lets exp(-6) of the ground through
+    by_flows = list(animate_flows(image, flow.transpose(2, 0, 1)[None], method=method, return_uncovered=True))
+    assert np.array_equal(by_flows[1][0], frame) and np.array_equal(by_flows[1][1], uncovered)
+
+
 @pytest.mark.parametrize(
     "change, message",
     (
         (dict(image=np.zeros((4, 5, 3))), "image must be"),
         (dict(flow=np.zeros((5, 4, 2))), "flow must be"),
         (dict(num_frames=1), "num_frames must be at least 2, got 1"),
+        (dict(image=np.zeros((0, 5, 3), np.uint8), flow=np.zeros((0, 5, 2))), "not empty"),
+        (dict(method="sideways"), "method must be one of .*, got 'sideways'"),
     ),
 )
 def test_bad_input_is_refused_at_once(change, message):
