@@ -51,4 +51,29 @@ def test_mistakes_are_named(files, capsys):
     ):
         assert command(*inputs, *more) == 2
         assert message in capsys.readouterr().err
+    for content, message in (
+        ("[", "is no JSON"),
+        ("{}", "must hold a list"),
+        ("[]", "not empty"),
+        ("[[]]", "tracks[0] must be"),
+    ):
+        (files / "bad.json").write_text(content)
+        assert command(*inputs, "--tracks", files / "bad.json") == 2
+        assert message in capsys.readouterr().err
+    (files / "text.png").write_text("no picture")
+    assert command(files / "text.png", *inputs[1:], "--arrow", "3,4,9,4") == 2
+    assert "text.png cannot be read as an image" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        command(*inputs, "--arrow", "3,4,x,4")
+    assert "an arrow is x0,y0,x1,y1, got '3,4,x,4'" in capsys.readouterr().err
     assert not (files / "a.gif").exists()
+
+
+def test_a_film_of_what_is_uncovered_can_be_had_with_either_method(files, capsys):
+    inputs = ("--checkpoint", files / "net.pth", "--frames", 3, "--arrow", "3,4,9,4")
+    for method in ("splat", "backward"):
+        where = files / f"{method}.gif"
+        assert command(files / "in.png", files / "a.gif", *inputs, "--method", method, "--uncovered", where) == 0
+        assert f"uncovered pixels: {where}" in capsys.readouterr().out
+        with Image.open(where) as film:
+            assert film.size == (70, 48) and set(np.unique(film.convert("L"))) <= {0, 255}
