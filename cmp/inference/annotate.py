@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
-from cmp.inference.propagator import MotionPropagator
+from cmp.inference.propagator import EncodedImage, MotionPropagator
 from cmp.inference.trajectories import resize_tracks
 
 DIRECTIONS_XY = np.array([[1, 0], [-1, 0], [0, 1], [0, -1]], np.float64)  # right, left, down, up
@@ -23,6 +23,7 @@ def segment_from_clicks(
     threshold: float = 0.5,
     length_px: float = 10.0,
     short_side_px: int | None = None,
+    encoded: EncodedImage | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Segment the object under the clicks.
 
@@ -38,13 +39,15 @@ def segment_from_clicks(
         length_px: of the four motions, at the size the network works on.
         short_side_px: resize the image to this before the network sees it, best near what the network was trained on;
             the score is resized back. None: the image as it is.
+        encoded: what the propagator's `encode` made of the image, to spare it doing so again; without short_side_px.
 
     Returns:
         Score (H, W) float32 in 0..1 and mask (H, W) bool. A network that answers with no motion at all gives zeros.
 
     Raises:
         ValueError: a shape or dtype is another, a click is not finite, lies outside the image or is positive and
-            negative at once, there is no positive one, or threshold, length_px or short_side_px is out of range.
+            negative at once, there is no positive one, threshold, length_px or short_side_px is out of range,
+            or encoded is of another image.
 
     Source: the authors' semi-automatic annotation (Zhan et al., CVPR 2019): four directions, mean of the normalised
     lengths, threshold 0.5. By what they normalise is not said; the maximum, the length and the size are ours.
@@ -61,6 +64,13 @@ def segment_from_clicks(
         raise ValueError(f"threshold must be in 0..1, got {threshold}")
     if not (np.isfinite(length_px) and length_px > 0):
         raise ValueError(f"length_px must be above 0 and finite, got {length_px}")
+    if encoded is not None and (
+        short_side_px is not None or encoded.num_images != 1 or encoded.size_hw != image.shape[:2]
+    ):
+        raise ValueError(
+            f"encoded must be of this one image of {image.shape[:2]}, at its own size, got {encoded.num_images} of "
+            f"{encoded.size_hw} with short_side_px={short_side_px}"
+        )
 
     work_hw = (height, width)
     if short_side_px is not None:
@@ -79,7 +89,9 @@ def segment_from_clicks(
 
     vectors = np.zeros((len(DIRECTIONS_XY), len(points), 2))
     vectors[:, : len(clicks)] = length_px * DIRECTIONS_XY[:, None]
-    flows = propagator.predict(image, np.broadcast_to(points, vectors.shape).copy(), vectors)  # (4, 2, h, w)
+    flows = propagator.predict(
+        image if encoded is None else encoded, np.broadcast_to(points, vectors.shape).copy(), vectors
+    )  # (4, 2, h, w)
     lengths = flows.float().norm(dim=1).cpu().numpy()
     largest = lengths.max(axis=(1, 2), keepdims=True)
     score = np.mean(lengths / np.where(largest > 0, largest, 1), axis=0, dtype=np.float32)

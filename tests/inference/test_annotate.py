@@ -77,6 +77,14 @@ def test_a_network_takes_the_four_motions_with_one_encoding_and_leaves_its_input
     assert np.array_equal(mask, score > 0.5)
     assert np.array_equal(image, IMAGE) and clicks.tolist() == [[3, 4]] and negative.tolist() == [[20, 9]]
 
+    once = propagator.encode(image)
+    encoded.clear()
+    again, _ = segment_from_clicks(propagator, image, clicks, negative, encoded=once)
+    assert np.array_equal(again, score) and encoded == []
+    for wrong in (dict(image=IMAGE[:20]), dict(short_side_px=30)):
+        with pytest.raises(ValueError, match="encoded must be of this one image"):
+            segment_from_clicks(propagator, **(dict(image=image, clicks_xy=clicks, encoded=once) | wrong))
+
 
 @pytest.mark.parametrize(
     "change, message",
