@@ -154,7 +154,10 @@ def draw_moving_part(propagator: MotionPropagator, scene: Scene, motion: Motion)
     if not moving.any():
         return None
     clicks, still = motion.points_xy[moving], motion.points_xy[~moving]
-    _, mask = segment_from_clicks(propagator, scene.image, clicks, still)
+    # One pixel cannot be told to belong and not to belong: where both are asked, the arrow counts.
+    same = (np.floor(clicks + 0.5)[:, None] == np.floor(still + 0.5)[None]).all(axis=2)
+    still = still[~same.any(axis=0)]
+    _, mask = segment_from_clicks(propagator, scene.image, clicks, still, encoded=scene.encoded)
     return draw_mask(scene.image, mask, clicks, still)
 
 

@@ -147,7 +147,8 @@ def test_a_network_without_bins_has_no_confidence():
 def test_the_mask_is_clicked_by_the_arrows_and_held_by_the_still_points(monkeypatch):
     from cmp.inference import interactive
 
-    def halves(propagator, image, clicks_xy, negative_xy):
+    def halves(propagator, image, clicks_xy, negative_xy, *, encoded):
+        assert encoded is scene.encoded
         asked.append((clicks_xy.tolist(), negative_xy.tolist()))
         mask = np.zeros(image.shape[:2], bool)
         mask[:, :24] = True
@@ -164,6 +165,15 @@ def test_the_mask_is_clicked_by_the_arrows_and_held_by_the_still_points(monkeypa
     assert np.array_equal(picture[:10, 30:], image[:10, 30:])
     still = move_scene(propagator, scene, points, np.zeros((2, 2)))
     assert draw_moving_part(propagator, scene, still) is None
+
+
+def test_a_pixel_with_an_arrow_and_a_still_point_belongs_to_the_mask():
+    propagator, image = network(), noise(32, 48)
+    scene = open_scene(propagator, image)
+    points, vectors = np.array([[5.0, 9.0], [5.2, 8.9], [40.0, 20.0]]), np.array([[7.0, 0], [0, 0], [0, 0]])
+    twice = draw_moving_part(propagator, scene, move_scene(propagator, scene, points, vectors))
+    once = draw_moving_part(propagator, scene, move_scene(propagator, scene, points[[0, 2]], vectors[[0, 2]]))
+    assert np.array_equal(twice, once)
 
 
 def test_confidence_has_the_same_colours_in_every_picture():
