@@ -94,6 +94,7 @@ def as_bytes(format, picture):
         (as_bytes("PNG", noise(64, 10)), "at least 16 px .* got 10 x 64"),
         (as_bytes("BMP", noise(900, 900)), "at most 2 MiB are taken, got 2.32 MiB"),
     ),
+    ids=("text", "empty", "postscript", "cut png", "cut jpeg", "large", "huge", "narrow", "heavy"),
 )
 def test_a_bad_file_is_refused_by_its_name_and_not_by_its_folder(tmp_path, content, message):
     (tmp_path / "bad.png").write_bytes(content)
