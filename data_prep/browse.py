@@ -46,7 +46,7 @@ h2{margin:36px 0 12px;font-size:18px}p{color:var(--soft);margin:4px 0}.row{displ
 display:block}.pair figcaption{grid-column:1/-1;overflow-wrap:anywhere;margin:0}svg rect{fill:var(--accent)}
 svg rect.no{fill:#d9574a}svg line{stroke:var(--ink);stroke-dasharray:3 2}
 svg text{font-size:11px;fill:var(--soft)}table{border-collapse:collapse;width:100%;font-size:13px}
-th,td{text-align:left;padding:6px 10px;border-bottom:1px solid var(--line);overflow-wrap:anywhere}
+th,td{text-align:left;padding:6px 10px;border-bottom:1px solid var(--line)}td{overflow-wrap:anywhere}
 td.n,th.n{text-align:right;font-variant-numeric:tabular-nums}.why{background:#fdecea;color:#b42318;border-radius:99px;
 padding:1px 9px;white-space:nowrap}
 """

@@ -12,11 +12,12 @@ import numpy as np
 _SHORT_SIDE_PX = 160  # scores are computed at most at this size: what they judge is larger than a pixel
 _MIN_DIS_SIDE_PX = 32
 _WINDOW_PX = 9  # side of the windows in which the first frame is looked for in the second
-_MIN_DEVIATION = 3.0  # grey levels; a window with less holds nothing to be found
+_LIGHT_PX = 15  # a change of light is even over so much
+_MIN_DEVIATION = 3.0  # grey levels; a window that varies or changes less is taken for noise
 _NOTHING_MOVED_PX = 1.0
 _ROUND_TRIP_SHARE, _CAMERA_SHARE = 0.2, 0.05  # tolerances, of a vector's length
 _CAMERA_PX = 1.0
-_GRID = 24  # vectors along the longer side that the camera's motion is fitted to
+_GRID = 16  # vectors along the longer side that the camera's motion is fitted to
 _HISTOGRAM_SIDE_PX = 64
 _DIGITS = 5  # scores are rounded to this before anything is decided, so stored scores explain every decision
 
@@ -38,7 +39,7 @@ class Thresholds:
     max_duplicate_change: float = 3.0
     min_moving_share: float = 0.01
     max_beyond_share: float = 0.25
-    max_inconsistent: float = 0.8
+    max_inconsistent: float = 0.7
     max_camera_share: float = 1.0
 
     def __post_init__(self) -> None:
@@ -64,7 +65,9 @@ def score_pair(
 
     Returns:
         mean_flow_px: mean length of the vectors.
-        moving_share: share of vectors longer than 1 px.
+        moving_share: share of vectors longer than 1 px where the pictures changed: where the mean difference in a
+            window of 9 x 9, after the mean of 15 x 15 is taken from each frame, is above 3 grey levels. On plain walls
+            flow is noise, and changes of light move nothing.
         beyond_share: share of vectors with a component beyond +-max_flow_px.
         unexplained: what the flow leaves unfound of the first frame's structure: 1 minus the mean correlation of
             9 x 9 windows of the first frame with the second warped back by the flow, over windows with texture
@@ -110,7 +113,7 @@ def score_pair(
     camera_off = np.minimum(_lengths(flow - _camera_flow(flow / np.float32(factor)) * np.float32(factor)), 1000)
     scores = {
         "mean_flow_px": length.mean(),
-        "moving_share": (length > _NOTHING_MOVED_PX).mean(),
+        "moving_share": ((length > _NOTHING_MOVED_PX) & _changed(tones_first, tones_second)).mean(),
         "beyond_share": (np.maximum(np.abs(flow[..., 0]), np.abs(flow[..., 1])) > max_flow_px).mean(),
         "unexplained": _unfound(tones_first, warped, inside),
         "histogram_jump": jump,
@@ -158,6 +161,12 @@ def _positions(height: int, width: int) -> np.ndarray:
 
 def _lengths(vectors: np.ndarray) -> np.ndarray:
     return cv2.magnitude(*cv2.split(vectors))
+
+
+def _changed(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """(h, w) bool, where the pictures differ by more than light and noise."""
+    details = (tones - cv2.blur(tones, (_LIGHT_PX, _LIGHT_PX)) for tones in (first, second))
+    return cv2.blur(cv2.absdiff(*details), (_WINDOW_PX, _WINDOW_PX)) > _MIN_DEVIATION
 
 
 def _unfound(first: np.ndarray, warped: np.ndarray, inside: np.ndarray) -> float:

@@ -39,7 +39,7 @@ LIMITS = {  # fields of Thresholds
     "max_unexplained": "cut: structure of the first frame that the flow does not find in the second, 0 to 2",
     "max_appearance_jump": "cut: change of colours that the flow does not explain, 0 to 1",
     "max_duplicate_change": "duplicate: largest local difference of the frames, grey levels",
-    "min_moving_share": "still: share of pixels moving over 1 px",
+    "min_moving_share": "still: share of pixels that change and move over 1 px",
     "max_beyond_share": "too fast: share of pixels beyond --max-flow",
     "max_inconsistent": "inconsistent: share of pixels that the flow back does not bring back",
     "max_camera_share": "camera: share of pixels moved by the camera alone; 1: not dropped",

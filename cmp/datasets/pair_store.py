@@ -496,7 +496,7 @@ def _summary(record: Mapping) -> dict:
 
 def stored_rows(record: Mapping, rejected: bool) -> list[dict]:
     """The rows of a record's kept, or of its rejected pairs that lie in its shard, in the order of their frames."""
-    return [row for row in record["dropped" if rejected else "samples"] if row["members"] is not None]
+    return [row for row in record["dropped" if rejected else "samples"] if row.get("members") is not None]
 
 
 def _build_index(records: Iterable[Mapping], rejected: bool = False) -> dict[str, np.ndarray]:

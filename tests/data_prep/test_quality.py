@@ -54,12 +54,14 @@ def test_the_true_flow_of_a_shift_leaves_no_residual():
 
 def test_shares_count_pixels():
     frame = texture(1)[:, :WIDTH]
+    other = 255 - frame  # changed everywhere, and as often as not brighter
     flow = np.zeros((HEIGHT, WIDTH, 2), np.float32)
     flow[:10, :, 1] = 3  # a quarter moves
     flow[:5, :, 0] = -60  # an eighth is beyond the bins
-    scores = score_pair(frame, frame, flow)
-    assert (scores["moving_share"], scores["beyond_share"], scores["histogram_jump"]) == (0.25, 0.125, 0)
-    assert scores["camera_share"] == 0.75 and scores["largest_change"] == 0
+    scores = score_pair(frame, other, flow)
+    assert (scores["moving_share"], scores["beyond_share"], scores["camera_share"]) == (0.25, 0.125, 0.75)
+    scores = score_pair(frame, frame, flow)  # flow where nothing changed is not motion
+    assert (scores["moving_share"], scores["histogram_jump"], scores["largest_change"]) == (0, 0, 0)
     assert score_pair(frame, frame, flow, max_flow_px=70)["beyond_share"] == 0
 
 
@@ -132,6 +134,9 @@ def test_repeated_frames_are_duplicates_and_noise_on_a_still_scene_is_still():
     again = cv2.imdecode(cv2.imencode(".jpg", first, [cv2.IMWRITE_JPEG_QUALITY, 95])[1], cv2.IMREAD_COLOR)
     assert (again != first).any() and judged(first, again)[1] == ["duplicate", "still"]
     assert judged(noisy(first, 8, 0), noisy(first, 8, 1))[1] == ["still"]
+    wall = noisy(np.full_like(first, 120), 2, 2)
+    scores = score_pair(wall, noisy(wall + 6, 2, 3), np.full((*SCENE_HW, 2), 5, np.float32))
+    assert drop_reasons(scores, Thresholds())[0] == "still"  # the light changed, and flow made motion of it
     moved = first.copy()
     moved[40:48, 60:68] = 255 - moved[40:48, 60:68]  # one small thing changes: not the same picture
     assert "duplicate" not in judged(first, moved)[1]

@@ -234,6 +234,18 @@ def test_a_flipped_bit_of_a_rejected_pair_is_found_and_repaired(videos, made, tm
     assert contents(out) == contents(made / "default")
 
 
+def test_a_refiltered_store_is_repaired_to_the_same_pairs_and_takes_new_videos(videos, made, tmp_path):
+    out = shutil.copytree(made / "default", tmp_path / "store")
+    refilter_store(out, LOOSE)
+    next((out / "shards").glob("mixed-*.tar")).unlink()
+    repair_store(out, videos, check_store(out), num_workers=1, show_progress=False)
+    assert samples(out) == samples(made / "loose") and check_store(out) == []
+    more = shutil.copytree(videos, tmp_path / "videos")
+    write_video(more / "new.mp4", slide(6, 3, 9), 20, crf=4)
+    report = prepare(more, out, thresholds=Thresholds(**LOOSE))
+    assert (report.videos, report.pairs) == (1, 4) and check_store(out) == []
+
+
 def test_a_pair_that_could_not_be_stored_stays_out_whatever_the_thresholds():
     row = {"frames": [0, 1], "quality": {}, "members": None, "folder": "", "reasons": ["bad_flow"]}
     record = {"video_id": "v", "status": "done", "samples": [], "dropped": [row]}
