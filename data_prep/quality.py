@@ -82,9 +82,9 @@ def score_pair(
             second warped back by the flow (where it stays in the frame; 255 if it nowhere does).
         inconsistent: share of vectors whose round trip fails: followed by the flow back (DIS on the small frames) they
             end farther off than f px and 20 % of their length; of those that stay in the frame, 1 if none does.
-        camera_share: share of vectors that a camera turning before a flat or far scene explains: within 1 px or 5 % of
-            the flow of one homography, fitted by RANSAC. 1 where nothing moves.
-        camera_residual_px: mean distance from that homography's flow; beyond 1000 counts as 1000.
+        camera_share: of the vectors longer than 1 px, the share that a camera before a flat or far scene explains:
+            within 1 px or 5 % of the flow of one homography, fitted by RANSAC. 0 if there are none.
+        camera_residual_px: mean distance of all from that homography's flow; beyond 1000 counts as 1000.
     """
     factor = max(1, -(-min(flow.shape[:2]) // _SHORT_SIDE_PX))
     first, second = _shrunk(first, factor), _shrunk(second, factor)
@@ -92,6 +92,7 @@ def score_pair(
     flow = flow[factor // 2 :: factor, factor // 2 :: factor][:height, :width].astype(np.float32)  # a copy
     grey_first, grey_second = (cv2.cvtColor(image, cv2.COLOR_RGB2GRAY) for image in (first, second))
     length = _lengths(flow)
+    moving = length > _NOTHING_MOVED_PX
 
     target = flow / np.float32(factor) + _positions(height, width)
     to_x, to_y = target[..., 0], target[..., 1]
@@ -113,7 +114,7 @@ def score_pair(
     camera_off = np.minimum(_lengths(flow - _camera_flow(flow / np.float32(factor)) * np.float32(factor)), 1000)
     scores = {
         "mean_flow_px": length.mean(),
-        "moving_share": ((length > _NOTHING_MOVED_PX) & _changed(tones_first, tones_second)).mean(),
+        "moving_share": (moving & _changed(tones_first, tones_second)).mean(),
         "beyond_share": (np.maximum(np.abs(flow[..., 0]), np.abs(flow[..., 1])) > max_flow_px).mean(),
         "unexplained": _unfound(tones_first, warped, inside),
         "histogram_jump": jump,
@@ -122,7 +123,9 @@ def score_pair(
         "residual_before": before,
         "residual_after": after,
         "inconsistent": 1.0 if gone else failed[inside].mean(),
-        "camera_share": (camera_off <= np.maximum(_CAMERA_PX, _CAMERA_SHARE * length)).mean(),
+        "camera_share": (camera_off <= np.maximum(_CAMERA_PX, _CAMERA_SHARE * length))[moving].mean()
+        if moving.any()
+        else 0,
         "camera_residual_px": camera_off.mean(),
     }
     return {name: round(float(value), _DIGITS) for name, value in scores.items()}
