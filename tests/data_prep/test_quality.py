@@ -82,6 +82,16 @@ def test_lengths_are_pixels_of_the_frames_as_given_whatever_the_size_of_the_scor
     assert scaled["camera_share"] == 0
 
 
+def test_of_every_block_of_pixels_the_vector_in_its_middle_is_scored_and_a_pan_is_the_camera_at_any_size():
+    frame = texture(2, (480, 630), cell=10)
+    flow = np.zeros((480, 630, 2), np.float32)
+    flow[..., 0] = np.arange(480)[:, None]  # rows 1, 4, ... 478 are looked at
+    assert score_pair(frame, frame, flow)["mean_flow_px"] == 239.5
+    flow[:] = [9, -6]
+    scores = score_pair(frame, frame, flow)
+    assert scores["camera_share"] == 1 and scores["camera_residual_px"] < 0.01
+
+
 def test_scoring_repeats_exactly_and_leaves_its_arguments_alone():
     first, second = scene(0), np.roll(scene(0), 4, axis=1)
     flow = DisEstimator("dis-medium").estimate(first, second)
