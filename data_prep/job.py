@@ -210,7 +210,7 @@ def _run(
             if source.kind == "frames":
                 backends = ("frames",) * 2
             elif settings.reader == "auto":
-                backends += ("pyav",)
+                backends += ("decord",)
             executor.submit(VideoTask(str(video_dir), str(out_dir), source, settings, backends, deadline))
         for task, outcome in executor.outcomes():
             if outcome.status == "error":
@@ -232,7 +232,8 @@ def _next_try(task: VideoTask, outcome: Outcome) -> VideoTask | None:
     rest = task.backends[1:]
     if outcome.status in ("stalled", "late"):  # the same reader would be so again
         rest = tuple(backend for backend in rest if backend != task.backends[0])
-    return replace(task, backends=rest) if rest else None
+    earlier = f"before that, reader {task.backends[0]}: {outcome.status}, {outcome.detail}"
+    return replace(task, backends=rest, earlier=earlier) if rest else None
 
 
 def limit_to_open(task: VideoTask) -> float:

@@ -28,7 +28,12 @@ from data_prep.videos import VideoSource, fingerprint
 
 @dataclass(frozen=True)
 class VideoTask:
-    """One unit of work. `backends` are the readers still to try: the first is used, the rest if its process dies."""
+    """One unit of work.
+
+    backends: the readers still to try; the first is used, the rest if its process dies, hangs or is late.
+    deadline: see `Deadline`; None for no limit.
+    earlier: what became of the last try, if this is not the first; kept with the verdict if that is "failed".
+    """
 
     video_dir: str
     out_dir: str
@@ -36,6 +41,7 @@ class VideoTask:
     settings: PrepareSettings
     backends: tuple[str, ...]
     deadline: Deadline | None = None
+    earlier: str = ""
 
 
 def prepare_video(task: VideoTask, progress: Callable[[int | TimeLimit], None]) -> None:
@@ -52,7 +58,7 @@ def prepare_video(task: VideoTask, progress: Callable[[int | TimeLimit], None]) 
         reader = open_video(path, task.backends[0], folder_fps=task.settings.folder_fps, on_work=lambda: progress(0))
     except (OSError, ValueError, MemoryError) as error:
         record.update(status="failed", reason="unreadable", detail=_without_folder(error, task.video_dir))
-        commit_record(task.out_dir, record)
+        _commit(task, record)
         return
     with reader, ShardWriter(task.out_dir, task.source.video_id) as shard:
         try:
@@ -64,6 +70,12 @@ def prepare_video(task: VideoTask, progress: Callable[[int | TimeLimit], None]) 
         else:
             if shard.rows:
                 record["shard"] = shard.close()
+    _commit(task, record)
+
+
+def _commit(task: VideoTask, record: dict) -> None:
+    if record["status"] == "failed" and task.earlier:
+        record["detail"] = f"{record['detail']}; {task.earlier}"
     commit_record(task.out_dir, record)
 
 

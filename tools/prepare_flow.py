@@ -129,7 +129,8 @@ def build_parser() -> argparse.ArgumentParser:
         "--gpus-per-task", type=float, metavar="X",
         help="with Ray: share of a GPU for each task (default: 1 with --estimator-device cuda, else 0)",
     )  # fmt: skip
-    add(job, "--reader", defaults.reader, "auto: decord, PyAV where it fails", choices=("auto", "decord", "pyav"))
+    readers = "auto: PyAV, and decord where it crashes or hangs"
+    add(job, "--reader", defaults.reader, readers, choices=("auto", "decord", "pyav"))
     add(job, "--folder-fps", defaults.folder_fps, "frames per second assumed for folders of frames", metavar="FPS")
     add(job, "--stall-seconds", 300.0, "give up a reader that makes no progress for so long, s", metavar="S")
     rule = (

@@ -1,4 +1,4 @@
-"""Video in and out: readers (decord, PyAV, folders of frames) behind one protocol, and small writers."""
+"""Video in and out: readers (PyAV, decord, folders of frames) behind one protocol, and small writers."""
 
 from cmp.video.readers import Frame, VideoReader, open_video
 from cmp.video.writers import write_video

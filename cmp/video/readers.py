@@ -1,11 +1,13 @@
-"""Read frames of a video in rising order: decord, PyAV and folders of frames behind one protocol.
+"""Read frames of a video in rising order: PyAV, decord and folders of frames behind one protocol.
 
 Frames are streamed in bounded batches and come upright (rotation metadata applied) as RGB. A video that breaks off
 gives what can be read; the reader's `problem` then says what is wrong. Decoders are not believed: the container is
 walked once, packet by packet, and that walk tells how many frames there are and when each is shown.
 
-Decord can hang for ever in native code on broken files, so jobs over many videos run readers in child processes that
-can be killed (`data_prep.executors`).
+PyAV is the first choice. Decord, as fast on one thread, can hang for ever in native code on broken files, decodes on
+without bound while its caller is busy, and gives garbage without a word where parameters change on the way (several
+recordings joined without re-encoding). It is the second opinion where PyAV crashes or hangs; for that, jobs over many
+videos run readers in child processes that can be killed (`data_prep.executors`).
 """
 
 from __future__ import annotations
@@ -48,7 +50,7 @@ class Frame(NamedTuple):
 class VideoReader(Protocol):
     """What every reader offers. Use it as a context manager, or call `close`."""
 
-    backend: str  # who delivered the frames; two names joined by "+" if a second reader had to take over
+    backend: str  # who delivers the frames
     num_frames: int  # frames the file holds as far as can be told without decoding them; fewer may be readable
     fps: float  # frames per second, averaged over the file
     size_hw: tuple[int, int]  # upright height and width, px
@@ -79,11 +81,10 @@ def open_video(
 
     Args:
         path: a video file, or a folder that holds .jpg/.jpeg/.png frames.
-        backend: "auto" is "frames" for a folder and else decord, with PyAV taking over where decord cannot open the
-            file, sees other time stamps than the container states, or delivers less than asked, and for files whose
-            frames would fill more than 256 MiB: while its caller is busy decord decodes on without bound (seen: 4 GB
-            on 9,000 frames of 640 x 360), and after a call of its `seek`, which would stop that, frames come out
-            wrong. "decord" and "pyav" use that reader alone.
+        backend: "auto" is "frames" for a folder and "pyav" for a file. "decord" refuses what it is known to read badly:
+            files stored rotated, files whose time stamps it sees otherwise than the container states, and files whose
+            frames would fill more than 256 MiB (seen: 4 GB on 9,000 frames of 640 x 360; a call of its `seek`, which
+            would stop that, makes frames come out wrong).
         folder_fps: frames per second assumed for a folder of frames, which states none.
         on_work: called now and then by what can take long without giving a frame: the walk through a file's packets,
             and decoding frames between those asked for (but not by decord).
@@ -105,11 +106,7 @@ def open_video(
     if not path.is_file():
         raise ValueError(f"{path}: is a pipe, a device or a socket, not a file")
     probe = probe_file(path, on_work)
-    if backend == "pyav":
-        return PyavReader(path, probe, on_work)
-    if backend == "decord":
-        return DecordReader(path, probe)
-    return _FallbackReader(path, probe, on_work)
+    return DecordReader(path, probe) if backend == "decord" else PyavReader(path, probe, on_work)
 
 
 def natural_key(name: str) -> tuple:
@@ -382,7 +379,7 @@ class PyavReader(_Reader):
 
 
 class DecordReader(_Reader):
-    """decord, one thread, batches of rising positions. Only the file's length bounds its memory: see `open_video`."""
+    """decord, one thread, batches of rising positions; for what it refuses see `open_video`."""
 
     backend = "decord"
 
@@ -392,6 +389,8 @@ class DecordReader(_Reader):
         decord.logging.set_level(decord.logging.QUIET)
         if probe.quarter_turns:
             raise ValueError(f"{path}: is stored rotated, which decord undoes for some containers only")
+        if len(probe.times_s) * 3 * probe.size_hw[0] * probe.size_hw[1] > _DECORD_BYTES:
+            raise ValueError(f"{path}: is too long for decord, whose memory grows with it")
         try:
             self._reader = decord.VideoReader(os.path.abspath(path), ctx=decord.cpu(0), num_threads=1)
             count = len(self._reader)
@@ -411,6 +410,12 @@ class DecordReader(_Reader):
 
     def _read(self, wanted: list[int]) -> Iterator[Frame]:
         height, width = self.size_hw
+        if wanted and wanted[0] > 0:  # the first packet may say how to decode the rest, and decord would jump over it
+            try:
+                self._reader.get_batch([0])
+            except Exception as error:  # decord's own classes derive from Exception alone
+                self._note(f"decord cannot read the first frame ({_reason(error)})")
+                return
         batch_size = max(1, min(16, _BATCH_BYTES // (3 * height * width)))
         for start in range(0, len(wanted), batch_size):
             batch = wanted[start : start + batch_size]
@@ -427,44 +432,6 @@ class DecordReader(_Reader):
 
     def close(self) -> None:
         self._reader = None
-
-
-class _FallbackReader(_Reader):
-    """decord first; PyAV goes on from where decord could not."""
-
-    def __init__(self, path: str | os.PathLike, probe: FileProbe, on_work: Callable[[], None] | None = None) -> None:
-        self._second = PyavReader(path, probe, on_work)
-        self._first = None
-        height, width = probe.size_hw
-        if len(probe.times_s) * 3 * height * width <= _DECORD_BYTES:
-            try:
-                self._first = DecordReader(path, probe)
-            except ValueError:
-                pass
-        self.backend = "pyav" if self._first is None else "decord"
-        self.num_frames, self.fps, self.size_hw = len(probe.times_s), probe.fps, probe.size_hw
-        self.times_s, self.problem = probe.times_s, probe.problem
-
-    def read(self, indices: Iterable[int]) -> Iterator[Frame]:
-        wanted = self._checked(indices)
-        return self._read(wanted)
-
-    def _read(self, wanted: list[int]) -> Iterator[Frame]:
-        given = 0
-        if self._first is not None:
-            for frame in self._first.read(wanted):
-                given += 1
-                yield frame
-            if given == len(wanted):
-                return
-            self._first.close()
-            self.backend = "decord+pyav" if given else "pyav"
-        yield from self._second.read(wanted[given:])
-        self.problem = self._second.problem
-
-    def close(self) -> None:
-        if self._first is not None:
-            self._first.close()
 
 
 class FramesReader(_Reader):

@@ -1,5 +1,6 @@
 """A reader that hangs or never comes to an end costs its process; the next reader does the video."""
 
+import importlib
 import time
 
 import cv2
@@ -16,36 +17,42 @@ from data_prep.pipeline import VideoTask
 from data_prep.settings import PrepareSettings
 from data_prep.videos import VideoSource
 
-# A decord that opens nothing, or opens and never delivers; workers find it first on their path.
-DECORD = """
-import ctypes, numpy, time
-class logging:
-    QUIET = 0
-    def set_level(level): pass
-def cpu(number): return None
-class VideoReader:
-    def __init__(self, path, ctx, num_threads):
-        if "hang" in path: ctypes.PyDLL(None).sleep(1000)  # keeps the interpreter's lock
-    def __len__(self): return 10
-    def get_frame_timestamp(self, indices): return [(i / 25, (i + 1) / 25) for i in indices]
-    def get_batch(self, indices): time.sleep(1000)
+# What workers run before their first task: a PyAV reader that opens nothing, or opens and never delivers.
+BROKEN_READER = """
+import ctypes, time
+from cmp.video import readers
+from data_prep.pipeline import initialize_worker
+def initialize():
+    initialize_worker()
+    readers.PyavReader.__init__, plain = start, readers.PyavReader.__init__
+    readers.PyavReader._read = deliver
+    readers.plain_start = plain
+def start(self, path, *args):
+    if "hang" in str(path): ctypes.PyDLL(None).sleep(1000)  # native code that keeps the interpreter's lock
+    readers.plain_start(self, path, *args)
+def deliver(self, wanted):
+    while True:
+        time.sleep(0.1)
+        self._on_work()  # progress without end
+    yield
 """
 SETTINGS = dict(interval_frames=2, pairs_per_video=3, short_side_px=48)
 
 
 @pytest.fixture
 def made(tmp_path, monkeypatch):
-    """A folder of three clips, and the store that comes of them without decord."""
+    """A folder of three clips, and the store that comes of them; then workers get the broken reader."""
     (tmp_path / "videos").mkdir()
     for seed, name in enumerate(("hang.mp4", "slow.mp4", "text.mp4")):
-        ground = cv2.resize(np.random.default_rng(seed).integers(0, 255, (10, 30, 3), np.uint8), (102, 56))
-        write_video(tmp_path / "videos" / name, (ground[:, 3 * i : 3 * i + 72] for i in range(10)), 25)
+        ground = cv2.resize(np.random.default_rng(seed).integers(0, 255, (10, 30, 3), np.uint8), (126, 64))
+        write_video(tmp_path / "videos" / name, (ground[:, 3 * i : 3 * i + 96] for i in range(10)), 25)
     (tmp_path / "videos" / "text.mp4").write_text("no video")
-    settings = PrepareSettings(**SETTINGS, reader="pyav")
+    settings = PrepareSettings(**SETTINGS)
     prepare_folder(tmp_path / "videos", tmp_path / "expected", settings, num_workers=1, show_progress=False)
-    (tmp_path / "fake").mkdir()
-    (tmp_path / "fake" / "decord.py").write_text(DECORD)
-    monkeypatch.syspath_prepend(tmp_path / "fake")
+    (tmp_path / "work").mkdir()
+    (tmp_path / "work" / "deadline_test_work.py").write_text(BROKEN_READER)
+    monkeypatch.syspath_prepend(tmp_path / "work")  # workers take over the path
+    monkeypatch.setattr(job, "initialize_worker", importlib.import_module("deadline_test_work").initialize)
     return tmp_path
 
 
@@ -53,21 +60,27 @@ def shards(store):
     return {path.name: path.read_bytes() for path in (store / "shards").iterdir()}
 
 
-@pytest.mark.parametrize("limits", [{"stall_s": 3.0}, {"stall_s": None, "deadline": Deadline(3, 0, 0, 0)}])
-def test_a_decoder_that_hangs_holding_the_interpreter_is_ended_and_pyav_does_the_video(made, limits):
+@pytest.mark.parametrize("stall_s", [2.0, None])
+def test_a_decoder_that_hangs_or_never_ends_is_ended_and_the_next_reader_does_the_video(made, stall_s):
     start = time.monotonic()
     report = prepare_folder(
-        made / "videos", made / "store", PrepareSettings(**SETTINGS), num_workers=2, show_progress=False, **limits
+        made / "videos",
+        made / "store",
+        PrepareSettings(**SETTINGS),
+        num_workers=2,
+        show_progress=False,
+        stall_s=stall_s,
+        deadline=Deadline(4, 0, 0, 0),
     )
     assert time.monotonic() - start < 90
     assert report.videos == 2 and report.failed == {"unreadable": 1}
     assert len(shards(made / "store")) == 2 and shards(made / "store") == shards(made / "expected")
     readers = [record["video"]["reader"] for record in read_records(made / "store").values() if record["video"]]
-    assert readers == ["pyav", "pyav"]
+    assert readers == ["decord", "decord"]
 
 
 def test_a_video_with_no_reader_left_is_failed_with_the_reason_and_the_others_go_on(made):
-    settings = PrepareSettings(**SETTINGS, reader="decord")
+    settings = PrepareSettings(**SETTINGS, reader="pyav")
     limits = {"stall_s": None, "deadline": Deadline(3, 0, 0, 0)}
     report = prepare_folder(made / "videos", made / "store", settings, num_workers=2, show_progress=False, **limits)
     assert report.failed == {"late": 2, "unreadable": 1}
@@ -112,12 +125,12 @@ def test_a_task_killed_from_outside_is_done_again_three_times_and_its_verdict_is
     with monkeypatch.context() as patch:
         patch.setattr(job, "LocalExecutor", Killed)
         report = prepare_folder(videos, out, PrepareSettings(**SETTINGS), show_progress=False)
-    assert tries == ["auto"] * 5 + ["pyav"] and report.failed == {"killed": 1}
+    assert tries == ["auto"] * 5 + ["decord"] and report.failed == {"killed": 1}
     report = prepare_folder(videos, out, PrepareSettings(**SETTINGS), num_workers=1, stall_s=3, show_progress=False)
     assert report.failed == {} and report.videos == 1
 
 
 def test_a_late_reader_is_not_tried_twice():
-    task = VideoTask("v", "o", VideoSource("a.mp4", "file"), PrepareSettings(), ("auto", "auto", "pyav"))
-    assert job._next_try(task, Outcome("late")).backends == ("pyav",)
-    assert job._next_try(task, Outcome("killed")).backends == ("auto", "pyav")
+    task = VideoTask("v", "o", VideoSource("a.mp4", "file"), PrepareSettings(), ("auto", "auto", "decord"))
+    assert job._next_try(task, Outcome("late")).backends == ("decord",)
+    assert job._next_try(task, Outcome("killed")).backends == ("auto", "decord")
