@@ -71,12 +71,14 @@ def repair_store(
         if any(damage.file == "store.json" for damage in damages):
             _restore_about(root)
         settings = PrepareSettings.from_stored(read_about(root)["settings"], estimator_weights)
-        if any(damage.file.startswith("videos/") for damage in damages):
-            discard_index(root)
         broken = {damage.video_id for damage in damages if damage.file.startswith("videos/")}
         broken |= {video_id for video_id in lost if not record_path(root, video_id).is_file()}
-        for video_id in broken:  # a record that says so: if this is killed, the next check knows
+        # A record that says so: if this is killed, the next check knows. Before the manifest goes, which may be all
+        # that speaks of a video whose record is missing.
+        for video_id in broken:
             commit_record(root, new_record(sources[video_id]) | {"reason": "damaged", "detail": "not yet repaired"})
+        if any(damage.file.startswith("videos/") for damage in damages):
+            discard_index(root)
         if not lost:
             rejudge_records(root, read_records(root), settings.thresholds)
             finish_store(root)
