@@ -23,7 +23,7 @@ from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
-_MAX_FAILED_STARTS = 3
+_MAX_FAILED_STARTS, _MAX_KILLED_STARTS = 3, 30  # in a row; a kill comes from outside and may be over soon
 _PR_SET_PDEATHSIG = 1  # of Linux's prctl
 
 
@@ -99,7 +99,7 @@ class LocalExecutor:
         self._tasks_per_worker, self._max_growth_bytes = tasks_per_worker, max_growth_bytes
         self._pending: deque = deque()
         self._workers: list[_Worker] = []
-        self._failed_starts = 0  # in a row
+        self._failed_starts = self._killed_starts = 0  # in a row
 
     def submit(self, task: Any) -> None:
         """Queue a task; allowed while `outcomes` runs."""
@@ -109,7 +109,7 @@ class LocalExecutor:
         """Yield (task, outcome) as tasks end, in any order, until none is left.
 
         Raises:
-            RuntimeError: three workers in a row ended before they could take a task.
+            RuntimeError: three workers in a row ended before they could take a task, or thirty were killed.
         """
         while self._pending or any(worker.busy for worker in self._workers):
             self._assign()
@@ -180,15 +180,17 @@ class LocalExecutor:
             task, how = worker.task, worker.how_it_ended()
             self._remove(worker)
             if not worker.started:
-                self._failed_starts += 1
-                if self._failed_starts == _MAX_FAILED_STARTS:
+                killed = how.endswith("SIGKILL")
+                self._failed_starts += not killed
+                self._killed_starts += killed
+                if self._failed_starts == _MAX_FAILED_STARTS or self._killed_starts == _MAX_KILLED_STARTS:
                     raise RuntimeError(f"worker processes cannot start ({how})") from None
             status = "killed" if how.endswith("SIGKILL") else "died"
             return (task, Outcome(status, detail=how)) if worker.busy else None
         worker.heard_at = time.monotonic()
         if kind == "started":
             worker.started = True
-            self._failed_starts = 0
+            self._failed_starts = self._killed_starts = 0
             return None
         if kind == "progress" and isinstance(value, TimeLimit):
             if self._limit_s is not None and not worker.limit_is_own:

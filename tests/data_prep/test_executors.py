@@ -34,6 +34,10 @@ def work(task, progress):
     if kind == "pid": return os.getpid()
     return value
 def fail(): sys.exit(7)
+def killed_five_times():
+    marks = os.path.join(os.path.dirname(__file__), "marks")
+    with open(marks, "a") as file: file.write("x")
+    if os.path.getsize(marks) <= 5: os.kill(os.getpid(), 9)
 """
 
 
@@ -121,6 +125,12 @@ def test_workers_that_cannot_start_end_the_run(work):
     with LocalExecutor(work.work, num_workers=1, initialize=work.fail) as executor:
         with pytest.raises(RuntimeError, match=r"cannot start .*status 7"):
             run(executor, [("value", 1)])
+
+
+def test_workers_killed_while_they_start_do_not_end_the_run_at_once(work):
+    with LocalExecutor(work.work, num_workers=1, initialize=work.killed_five_times) as executor:
+        outcomes = run(executor, [("value", 1)])
+    assert outcomes["value", 1].value == 1
 
 
 def test_wrong_numbers_are_refused(work):
