@@ -19,6 +19,7 @@ from cmp.datasets.pair_store import (
     read_records,
     record_path,
     sealed_json,
+    shard_path,
     write_file,
 )
 from cmp.datasets.store_check import Damage
@@ -64,6 +65,8 @@ def repair_store(
     root = Path(root)
     lost = {damage.video_id for damage in damages if damage.video_id is not None}
     sources = {source.video_id: source for source in find_videos(video_dir, leave_out=root)}
+    # What only a line of the manifest speaks of may be a damaged line, and else was a video without samples.
+    lost = {i for i in lost if i in sources or record_path(root, i).is_file() or shard_path(root, i).is_file()}
     absent = sorted(lost - sources.keys())
     if absent:
         raise FileNotFoundError(f"{video_dir}: does not hold the videos of {', '.join(absent)}; nothing was changed")
@@ -71,7 +74,7 @@ def repair_store(
         if any(damage.file == "store.json" for damage in damages):
             _restore_about(root)
         settings = PrepareSettings.from_stored(read_about(root)["settings"], estimator_weights)
-        broken = {damage.video_id for damage in damages if damage.file.startswith("videos/")}
+        broken = lost & {damage.video_id for damage in damages if damage.file.startswith("videos/")}
         broken |= {video_id for video_id in lost if not record_path(root, video_id).is_file()}
         # A record that says so: if this is killed, the next check knows. Before the manifest goes, which may be all
         # that speaks of a video whose record is missing.

@@ -63,13 +63,16 @@ def check_store(root: str | os.PathLike, on_bytes: Callable[[int], None] | None 
         if record["shard"] is not None:
             found += _check_shard(root, record, on_bytes or (lambda count: None))
     known = records.keys() | {damage.video_id for damage in found}
+    derivable = about_is_good and all(d.video_id is None or d.file.startswith("shards/") for d in found)
+    found += _check_missing(root, known)
+    known |= {damage.video_id for damage in found}
     for path in sorted((root / "shards").glob("*")):
         if path.stem not in known or records.get(path.stem, {"shard": ""})["shard"] is None:
             lost = path.stem if path.stem not in records else None
             found.append(Damage(f"shards/{path.name}", "", "no record speaks of it", lost))
-    if about_is_good and all(damage.video_id is None or damage.file.startswith("shards/") for damage in found):
+    if derivable:
         for name, data in derive_files(root, records)[1].items():
-            found += _check_derived(root, name, data, known)
+            found += _check_derived(root, name, data)
     return found
 
 
@@ -101,21 +104,25 @@ def _check_records(root: Path, found: list[Damage]) -> dict[str, dict]:
     return records
 
 
-def _check_derived(root: Path, name: str, expected: bytes, known: set) -> Iterator[Damage]:
+def _check_missing(root: Path, known: set) -> Iterator[Damage]:
+    """Records that the manifest speaks of and that are gone: for videos without a shard nothing else does."""
+    path = root / "manifest.jsonl"
+    for line in path.read_bytes().splitlines() if path.is_file() else []:
+        try:
+            video_id = json.loads(line)["video_id"]
+            name = record_path(root, video_id).name
+        except (ValueError, TypeError, KeyError):
+            continue
+        if video_id not in known:
+            yield Damage(f"videos/{name}", "", "missing, and the manifest has it", video_id)
+
+
+def _check_derived(root: Path, name: str, expected: bytes) -> Iterator[Damage]:
     path = root / name
     if not path.is_file():
         yield Damage(name, "", "missing: the job that writes this store has not finished", None)
-    elif (data := path.read_bytes()) != expected:
+    elif path.read_bytes() != expected:
         yield Damage(name, "", "damaged: it is not what the records say", None)
-        if name == "manifest.jsonl":
-            for line in data.splitlines():
-                try:
-                    video_id = json.loads(line)["video_id"]
-                    path = record_path(root, video_id)
-                except (ValueError, TypeError, KeyError):
-                    continue
-                if video_id not in known:
-                    yield Damage(f"videos/{path.name}", "", "missing, and the manifest has it", video_id)
 
 
 def _check_shard(root: Path, record: dict, on_bytes: Callable[[int], None]) -> list[Damage]:

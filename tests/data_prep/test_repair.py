@@ -12,19 +12,50 @@ from data_prep.repair import repair_store
 from data_prep.settings import PrepareSettings
 
 
-@pytest.mark.parametrize("killed_at", ["commit_record", "discard_index", "prepare_folder"])
-def test_a_repair_killed_at_any_step_is_ended_by_the_next(tmp_path, monkeypatch, killed_at):
+@pytest.fixture
+def made(tmp_path):
+    """A store of two clips and two broken files, and its bytes."""
     (tmp_path / "videos").mkdir()
-    ground = cv2.resize(np.random.default_rng(0).integers(0, 255, (10, 30, 3), np.uint8), (126, 64))
-    write_video(tmp_path / "videos" / "a.mp4", (ground[:, 3 * i : 3 * i + 96] for i in range(10)), 25)
-    (tmp_path / "videos" / "text.mp4").write_text("no video")
-    store = tmp_path / "store"
+    for seed, name in enumerate(("a.mp4", "b.mp4")):
+        ground = cv2.resize(np.random.default_rng(seed).integers(0, 255, (10, 30, 3), np.uint8), (126, 64))
+        write_video(tmp_path / "videos" / name, (ground[:, 3 * i : 3 * i + 96] for i in range(10)), 25)
+    for name in ("text.mp4", "more.mp4"):
+        (tmp_path / "videos" / name).write_text("no video")
     settings = PrepareSettings(interval_frames=2, pairs_per_video=2, short_side_px=48)
-    prepare_folder(tmp_path / "videos", store, settings, num_workers=1, show_progress=False)
-    files = [path for path in store.rglob("*") if path.is_file()]
-    before = {path: path.read_bytes() for path in files}
-    for path in (store / "videos").glob("text-*"):
-        path.unlink()  # now only the manifest speaks of it
+    prepare_folder(tmp_path / "videos", tmp_path / "store", settings, num_workers=1, show_progress=False)
+    return tmp_path / "store", {p: p.read_bytes() for p in (tmp_path / "store").rglob("*") if p.is_file()}
+
+
+def flip(path, needle):
+    data = path.read_bytes()
+    path.write_bytes(data.replace(needle, bytes([needle[0] ^ 1]) + needle[1:], 1))
+
+
+def mend(store):
+    repair_store(store, store.parent / "videos", check_store(store), num_workers=1, show_progress=False)
+
+
+def test_a_missing_record_is_noticed_beside_other_damage(made):
+    store, before = made
+    next((store / "videos").glob("text-*")).unlink()  # only the manifest speaks of it
+    flip(next((store / "videos").glob("a-*")), b"bytes")
+    assert {damage.file[:9] for damage in check_store(store)} == {"videos/te", "videos/a-"}
+    mend(store)
+    assert {path: path.read_bytes() for path in before} == before
+
+
+def test_a_damaged_name_in_the_manifest_is_no_lost_video(made):
+    store, before = made
+    flip(store / "manifest.jsonl", next((store / "videos").glob("text-*")).stem.encode())
+    assert any(damage.file == "manifest.jsonl" for damage in check_store(store))
+    mend(store)
+    assert {path: path.read_bytes() for path in before} == before
+
+
+@pytest.mark.parametrize("killed_at", ["commit_record", "discard_index", "prepare_folder"])
+def test_a_repair_killed_at_any_step_is_ended_by_the_next(made, monkeypatch, killed_at):
+    store, before = made
+    next((store / "videos").glob("text-*")).unlink()
 
     def killed(*args, **kwargs):
         raise KeyboardInterrupt
@@ -32,7 +63,7 @@ def test_a_repair_killed_at_any_step_is_ended_by_the_next(tmp_path, monkeypatch,
     with monkeypatch.context() as patch:
         patch.setattr(repair, killed_at, killed)
         with pytest.raises(KeyboardInterrupt):
-            repair_store(store, tmp_path / "videos", check_store(store), num_workers=1, show_progress=False)
+            mend(store)
     assert check_store(store) != []
-    repair_store(store, tmp_path / "videos", check_store(store), num_workers=1, show_progress=False)
-    assert {path: path.read_bytes() for path in files} == before
+    mend(store)
+    assert {path: path.read_bytes() for path in before} == before
