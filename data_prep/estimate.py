@@ -18,7 +18,7 @@ from pathlib import Path
 
 import av
 import numpy as np
-from scipy import stats
+from scipy.special import stdtrit  # not scipy.stats: every worker imports this module too, and that one takes 0.35 s
 from tqdm import tqdm
 
 from cmp.datasets.pair_store import begin_store, lock_store, read_records
@@ -156,7 +156,7 @@ def scale_up(values: np.ndarray, weights: np.ndarray, all_weights: np.ndarray) -
     variance = ((values - ratio * weights) ** 2).sum() / (n - 1)
     # Scaled by the sample's own mean weight, as the ratio is: sum(all)/mean(weights) stands for N.
     error = all_weights.sum() / weights.mean() * np.sqrt((1 - n / total) * variance / n)
-    return Amount(value, float(stats.t.ppf(0.975, n - 1) * error))
+    return Amount(value, float(stdtrit(n - 1, 0.975) * error))
 
 
 def read_header(task: tuple[str, VideoSource, PrepareSettings], progress: Callable) -> tuple[int, int] | None:
