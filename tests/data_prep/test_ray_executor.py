@@ -169,16 +169,22 @@ def contents(root):
     return {str(p.relative_to(root)): p.read_bytes() for p in root.rglob("*") if p.is_file() and p.name != ".lock"}
 
 
-@pytest.mark.slow
-def test_killed_ray_workers_lose_nothing(head, tmp_path):
-    videos = tmp_path / "videos"
-    videos.mkdir()
+@pytest.fixture(scope="module")
+def videos(tmp_path_factory):
+    """A folder of eight clips and a file that is none; the store that this machine makes of it."""
+    folder = tmp_path_factory.mktemp("clips") / "videos"
+    folder.mkdir()
     for seed in range(8):
         rng = np.random.default_rng(seed)
         ground = rng.integers(0, 255, (15, 80, 3), np.uint8).repeat(8, axis=0).repeat(8, axis=1)
-        write_video(videos / f"{seed}.mp4", (ground[:, 3 * i : 3 * i + 160] for i in range(60)), 25)
-    (videos / "text.mp4").write_text("not a video")
-    prepare_folder(videos, tmp_path / "local", SETTINGS, num_workers=2, show_progress=False)
+        write_video(folder / f"{seed}.mp4", (ground[:, 3 * i : 3 * i + 160] for i in range(60)), 25)
+    (folder / "text.mp4").write_text("not a video")
+    prepare_folder(folder, folder.parent / "local", SETTINGS, num_workers=2, show_progress=False)
+    return folder, contents(folder.parent / "local")
+
+
+@pytest.mark.slow
+def test_killed_ray_workers_lose_nothing(head, videos, tmp_path):
     process, address = head
     out, killed, over = tmp_path / "ray", set(), threading.Event()
 
@@ -198,12 +204,36 @@ def test_killed_ray_workers_lose_nothing(head, tmp_path):
     killer = threading.Thread(target=kill_busy_workers)
     killer.start()
     try:
-        report = prepare_folder(videos, out, SETTINGS, cluster=RayCluster(address), show_progress=False)
+        report = prepare_folder(videos[0], out, SETTINGS, cluster=RayCluster(address), show_progress=False)
     finally:
         over.set()
         killer.join()
     assert len(killed) >= 2 and report.failed == {"unreadable": 1}
-    assert contents(out) == contents(tmp_path / "local")
+    assert contents(out) == videos[1]
+
+
+@pytest.mark.slow
+def test_a_killed_command_takes_its_tasks_along_and_the_next_one_goes_on(head, videos, tmp_path):
+    tool = Path(__file__).resolve().parents[2] / "tools" / "prepare_flow.py"
+    out = tmp_path / "out"
+    flags = ["--interval-frames", "2", "--pairs-per-video", "30", "--short-side", "120", "--quiet"]
+    command = [sys.executable, str(tool), str(videos[0]), str(out), *flags, "--executor", "ray"]
+    command += ["--ray-address", head[1]]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    end = time.monotonic() + 90
+    while not list(out.glob("videos/*.json")) and process.poll() is None and time.monotonic() < end:
+        time.sleep(0.01)
+    process.kill()
+    assert process.wait() == -signal.SIGKILL and not (out / "index.npz").exists()
+
+    def at_work():
+        return [pid for pid, name in descendants(head[0].pid).items() if name.startswith("ray::_run_task")]
+
+    while at_work() and time.monotonic() < end:
+        time.sleep(0.2)
+    assert not at_work()
+    assert subprocess.run(command, capture_output=True, timeout=120).returncode == 0
+    assert contents(out) == videos[1]
 
 
 @pytest.mark.slow
