@@ -1,0 +1,165 @@
+"""Measure what the preparation of pairs costs over the work that cannot be left out, in pairs a second.
+
+    python tools/benchmark/prepare.py VIDEO_DIR
+    python tools/benchmark/prepare.py VIDEO_DIR --videos 12 --pairs-per-video 20 --repeats 2
+
+A bare loop decodes straight through on one thread, resizes, finds flow by DIS, and encodes the first frame and the
+flow: no time stamps, scores, checksums or files. It and the real pipeline (`prepare_video`, default settings) take
+turns, video by video, in one process. Then whole jobs run with one worker and with two, from the start of their
+processes to the finished store. Every rate counts the pairs chosen, kept or not; beside the time on the clock stands
+the time of the processor (with that of the workers), which other work on the machine disturbs less.
+"""
+
+import argparse
+import resource
+import sys
+import tempfile
+import time
+from collections import Counter
+from pathlib import Path
+
+import av
+import cv2
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # the checkout's own packages, installed or not
+
+from cmp.datasets.pair_store import begin_store, lock_store
+from cmp.flow import encode_flow
+from cmp.video import open_video
+from data_prep.job import prepare_folder
+from data_prep.pipeline import VideoTask, initialize_worker, prepare_video
+from data_prep.settings import PrepareSettings
+from data_prep.videos import VideoSource, find_videos
+
+
+def now() -> np.ndarray:
+    """(2,) seconds: of the clock, and of the processor in this process and its ended children."""
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return np.array([time.perf_counter(), sum(usage.ru_utime + usage.ru_stime for usage in used)])
+
+
+def bare_loop(path: Path, pairs: np.ndarray, settings: PrepareSettings, spent: Counter) -> None:
+    """What no pipeline can leave out, for pairs (N, 2) of positions; adds processor seconds by stage to `spent`."""
+    estimator = settings.create_estimator()
+    wanted = set(pairs.ravel().tolist())
+    first_of = {second: first for first, second in pairs.tolist()}
+    held: dict[int, np.ndarray] = {}
+    start = time.process_time()
+
+    def lap(stage: str) -> None:
+        nonlocal start
+        moment = time.process_time()
+        spent[stage] += moment - start
+        start = moment
+
+    with av.open(str(path)) as container:
+        stream = container.streams.video[0]
+        stream.thread_type = "NONE"
+        for index, frame in enumerate(container.decode(stream)):
+            if index in wanted:
+                image = frame.to_ndarray(format="rgb24")
+                lap("decode")
+                height, width = settings.stored_size(image.shape[:2])
+                if (height, width) != image.shape[:2]:
+                    image = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
+                held[index] = image
+                lap("resize")
+                if index in first_of:
+                    first = held[first_of[index]]
+                    flow = estimator.estimate(first, image)
+                    lap("flow")
+                    quality = [cv2.IMWRITE_JPEG_QUALITY, settings.jpeg_quality]
+                    cv2.imencode(".jpg", cv2.cvtColor(first, cv2.COLOR_RGB2BGR), quality)
+                    lap("JPEG")
+                    encode_flow(flow, settings.codec)
+                    lap("codec")
+            if index == pairs[-1, 1]:
+                break
+    lap("decode")
+
+
+def choose_videos(video_dir: Path, count: int, settings: PrepareSettings) -> list[tuple[VideoSource, np.ndarray]]:
+    """`count` videos spread over the sorted list, of those that hold a pair, with their pairs."""
+    chosen = []
+    sources = [source for source in find_videos(video_dir) if source.kind == "file"]
+    for source in sources[:: max(1, len(sources) // count)]:
+        try:
+            with open_video(video_dir / source.path) as reader:
+                pairs = settings.choose(reader.times_s)
+        except ValueError as error:
+            print(f"left out: {error}", file=sys.stderr)
+            continue
+        if len(pairs):
+            chosen.append((source, pairs))
+    return chosen[:count]
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+    parser.add_argument("video_dir", type=Path, metavar="VIDEO_DIR", help="folder of videos")
+    parser.add_argument("--videos", type=int, default=12, metavar="N", help="how many of them (default 12)")
+    parser.add_argument("--pairs-per-video", type=int, default=20, metavar="N", help="default 20")
+    parser.add_argument("--repeats", type=int, default=1, metavar="N", help="default 1; the best counts")
+    args = parser.parse_args(argv)
+    if min(args.videos, args.pairs_per_video, args.repeats) < 1:
+        parser.error("--videos, --pairs-per-video and --repeats must be at least 1")
+    if not args.video_dir.is_dir():
+        print(f"{args.video_dir}: no such folder", file=sys.stderr)
+        return 1
+    initialize_worker()
+    settings = PrepareSettings(pairs_per_video=args.pairs_per_video)
+    videos = choose_videos(args.video_dir, args.videos, settings)
+    if not videos:
+        print(f"{args.video_dir}: no video holds a pair", file=sys.stderr)
+        return 1
+    num_pairs = sum(len(pairs) for _, pairs in videos)
+    print(f"{num_pairs} pairs of {len(videos)} videos, short side {settings.short_side_px} px, {settings.estimator}")
+
+    root = str(args.video_dir)
+    seconds: dict[str, list[np.ndarray]] = {"bare loop": [], "pipeline, same process": []}
+    stages: Counter = Counter()
+    with tempfile.TemporaryDirectory() as folder:
+        for repeat in range(args.repeats):
+            out = Path(folder) / f"store{repeat}"
+            with lock_store(out):
+                begin_store(out, {}, {})
+            bare = real = np.zeros(2)
+            for number, (source, pairs) in enumerate(videos):
+                for turn in (0, 1):
+                    start = now()
+                    if (number + repeat + turn) % 2:
+                        bare_loop(args.video_dir / source.path, pairs, settings, stages)
+                        bare = bare + now() - start
+                    else:
+                        prepare_video(VideoTask(root, str(out), source, settings, ("auto",)), lambda value: None)
+                        real = real + now() - start
+            seconds["bare loop"].append(bare)
+            seconds["pipeline, same process"].append(real)
+            links = Path(folder) / f"videos{repeat}"
+            links.mkdir()
+            for source, _ in videos:
+                (links / source.path.replace("/", "-")).symlink_to((args.video_dir / source.path).resolve())
+            for workers in (1, 2):
+                start = now()
+                job = Path(folder) / f"job{repeat}-{workers}"
+                prepare_folder(links, job, settings, num_workers=workers, show_progress=False)
+                label = f"job, {workers} worker" + "s" * (workers > 1)
+                seconds.setdefault(label, []).append(now() - start)
+
+    stage_ms = {stage: 1e3 * spent / num_pairs / args.repeats for stage, spent in stages.items()}
+    print("bare loop, processor ms a pair: " + ", ".join(f"{stage} {ms:.1f}" for stage, ms in stage_ms.items()))
+    print("| | pairs/s | to the bare loop | to one worker | pairs/processor s | to the bare loop |")
+    print("|" + " --- |" * 6)
+    best = {label: num_pairs / np.min(found, axis=0) for label, found in seconds.items()}  # (clock, processor)
+    for label, rates in best.items():
+        share, cpu_share = rates / best["bare loop"]
+        to_one = f"{rates[0] / best['job, 1 worker'][0]:.2f}" if label.startswith("job") else "-"
+        print(f"| {label} | {rates[0]:.2f} | {share:.2f} | {to_one} | {rates[1]:.2f} | {cpu_share:.2f} |")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
