@@ -68,8 +68,15 @@ class PairList:
 
     @property
     def pair_videos(self) -> Sequence[str]:
-        """For every pair the video it is taken from: the folder of its first frame."""
-        return [os.path.join(self.root, os.path.dirname(self._entries(i)[0])) for i in range(len(self))]
+        """For every pair the video it is taken from: the folder of its first frame. Pairs of one share one string."""
+        full: dict[str, str] = {}
+        videos = []
+        for i in range(len(self)):
+            folder = os.path.dirname(self._entries(i)[0])
+            if folder not in full:
+                full[folder] = os.path.join(self.root, folder)
+            videos.append(full[folder])
+        return videos
 
     def _entries(self, index: int) -> list[str]:
         start, end = self._bounds[index]

@@ -199,9 +199,9 @@ class PairStore:
         )
 
     @property
-    def pair_videos(self) -> np.ndarray:
-        """(N,) str, for every sample the id of its video."""
-        return np.asarray(self.videos, np.str_)[self.video_numbers]
+    def pair_videos(self) -> list[str]:
+        """For every sample the id of its video; samples of one video share one string."""
+        return [self.videos[number] for number in self.video_numbers.tolist()]
 
     def read_pair(self, position: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """What training needs: image (H, W, 3) uint8 RGB, flow (H, W, 2) float32 px, valid (H, W) bool, all True."""

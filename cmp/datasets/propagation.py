@@ -1,5 +1,6 @@
 """One training sample of Conditional Motion Propagation, described once, and the dataset that makes it."""
 
+import os
 from collections.abc import Sequence
 from typing import Protocol
 
@@ -7,7 +8,7 @@ import numpy as np
 import torch
 from mmengine.registry import DATASETS, TRANSFORMS
 
-from cmp.datasets.splits import split_positions
+from cmp.datasets.splits import number_videos, split_positions
 from cmp.datasets.transforms import FlowPair
 from cmp.guidance import guidance_tensors, sample_guidance
 
@@ -96,8 +97,11 @@ class PropagationDataset(torch.utils.data.Dataset):
         if not len(positions):
             raise ValueError(f"part {part!r} of {len(videos)} pairs is empty")
         self.positions = positions
-        # A list of Python strings would be copied into every worker as its reference counts are touched.
-        self.video_names, self.video_ids = np.unique(np.asarray(videos)[positions], return_inverse=True)
+        names, ids = number_videos(videos)
+        used, self.video_ids = np.unique(ids[positions], return_inverse=True)
+        # Not Python strings, which would be copied into every worker as their reference counts are touched; and bytes,
+        # which take a quarter of numpy's characters.
+        self.video_names = np.array([os.fsencode(names[i]) for i in used])
 
     def __len__(self) -> int:
         return len(self.positions)
@@ -117,7 +121,7 @@ class PropagationDataset(torch.utils.data.Dataset):
             flow=torch.from_numpy(np.ascontiguousarray(pair.flow.transpose(2, 0, 1))),
             valid=torch.from_numpy(np.ascontiguousarray(pair.valid[None])),
             index=position,
-            video=str(self.video_names[self.video_ids[index]]),
+            video=os.fsdecode(bytes(self.video_names[self.video_ids[index]])),
         )
         if self.sampling is not None:
             points_yx = sample_guidance(pair.flow, rng=rng, **self.sampling)

@@ -41,9 +41,17 @@ class JoinedPairs:
     def __init__(self, sources: Sequence, names: Sequence[str]) -> None:
         self.sources = list(sources)
         self.ends = list(itertools.accumulate(len(source) for source in self.sources))
-        self.pair_videos = np.concatenate(
-            [[f"{name}:{video}" for video in source.pair_videos] for name, source in zip(names, self.sources)]
-        )
+        self.names = list(names)
+
+    @property
+    def pair_videos(self) -> list[str]:
+        """For every pair its video, behind the name of its source; pairs of one video share one string."""
+        joined = []
+        for name, source in zip(self.names, self.sources):
+            videos = source.pair_videos
+            full = {video: f"{name}:{video}" for video in set(videos)}
+            joined += [full[video] for video in videos]
+        return joined
 
     def __len__(self) -> int:
         return self.ends[-1]

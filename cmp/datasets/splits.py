@@ -1,6 +1,6 @@
 """Which pairs are kept for validation: a fixed rule, so that training and validation never need to agree on a list."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 
 import numpy as np
 
@@ -10,7 +10,25 @@ FEWEST_PAIRS = 3  # one for each part and one between them
 GUARD = 0.04  # share of a video's pairs left out between its two parts, whose frames would overlap
 
 
-def split_positions(videos: Sequence[str], part: str, *, val_share: float) -> np.ndarray:
+def number_videos(videos: Iterable[str]) -> tuple[list[str], np.ndarray]:
+    """Number the videos that pairs are taken from.
+
+    Args:
+        videos: for every pair the name of its video.
+
+    Returns:
+        The different names, sorted, and (N,) int32 for every pair the place of its name among them. Made without an
+        array of all names: of some million paths it would take gigabytes.
+    """
+    places: dict[str, int] = {}
+    seen = np.fromiter((places.setdefault(video, len(places)) for video in videos), np.int32)
+    names = sorted(places)
+    ranks = np.empty(len(names), np.int32)
+    ranks[[places[name] for name in names]] = np.arange(len(names))
+    return [str(name) for name in names], ranks[seen]
+
+
+def split_positions(videos: Iterable[str], part: str, *, val_share: float) -> np.ndarray:
     """Positions of the pairs that belong to one part.
 
     With 5 videos or more, whole videos are kept for validation: the last ones in sorted order, as many as it takes to
@@ -36,7 +54,7 @@ def split_positions(videos: Sequence[str], part: str, *, val_share: float) -> np
         raise ValueError(f"part must be 'train' or 'val', got {part!r}")
     if not 0 < val_share < 1:
         raise ValueError(f"val_share must lie between 0 and 1, got {val_share}")
-    names, ids = np.unique(np.asarray(videos), return_inverse=True)
+    names, ids = number_videos(videos)
     if len(names) >= FEWEST_VIDEOS:
         first_kept = len(names) - max(FEWEST_HELD_OUT, round(val_share * len(names)))
         return np.flatnonzero(ids >= first_kept if part == "val" else ids < first_kept)

@@ -128,6 +128,7 @@ def test_parts_share_no_video_and_positions_are_the_sources():
     assert len(parts["train"]) == 8 and len(parts["val"]) == 4 and len(parts["all"]) == 12
     videos = {part: {dataset[i]["video"] for i in range(len(dataset))} for part, dataset in parts.items()}
     assert videos["val"] == {"video4", "video5"} and videos["train"] == {f"video{i}" for i in range(4)}
+    assert [len(dataset.video_names) for dataset in parts.values()] == [4, 2, 6]
     assert parts["val"][1]["index"] == 9
     # The same pair is the same sample in every part.
     assert_same(parts["val"][1], parts["all"][9])

@@ -1,7 +1,10 @@
+import tracemalloc
+
 import numpy as np
 import pytest
 
 from cmp.datasets import split_positions
+from cmp.datasets.splits import number_videos
 
 
 def test_with_five_videos_whole_ones_are_kept_the_last_by_name():
@@ -57,3 +60,21 @@ def test_two_videos_at_least_are_held_out_so_that_each_has_another_one(num_video
     videos = [f"v{i:02}" for i in range(num_videos) for _ in range(4)]
     held_out = {videos[i] for i in split_positions(videos, "val", val_share=0.02)}
     assert held_out == {f"v{num_videos - 2:02}", f"v{num_videos - 1:02}"}
+
+
+def test_videos_are_numbered_by_name():
+    videos = ["b", "a", "b", "c", "a"]
+    names, ids = number_videos(iter(videos))
+    assert names == ["a", "b", "c"] and [names[i] for i in ids] == videos
+    assert number_videos([])[0] == [] and len(number_videos([])[1]) == 0
+
+
+def test_a_long_name_takes_no_memory_for_each_of_its_pairs():
+    videos = [name for name in ("a" * 4000, "b" * 4000) for _ in range(50_000)]
+    tracemalloc.start()
+    try:
+        assert len(split_positions(videos, "train", val_share=0.5)) > 0
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 100 * len(videos)  # an array of names would take 16,000 bytes for each
