@@ -37,6 +37,7 @@ guidance = dict(grid_stride_px=64, nms_kernel=15, max_points=None, val_share=0.2
 train_dataloader.update(
     batch_size=16,
     num_workers=1,
+    prefetch_factor=None,
     pin_memory=False,
     dataset=dict(
         transforms=[

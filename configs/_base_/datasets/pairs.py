@@ -11,6 +11,7 @@ train_dataloader = dict(
     batch_size=10,
     num_workers=4,
     persistent_workers=True,
+    prefetch_factor=4,  # batches that each worker is ahead; None where num_workers is 0
     pin_memory=True,
     sampler=dict(type=PairSampler),
     collate_fn=dict(type=default_collate),
