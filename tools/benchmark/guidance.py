@@ -4,7 +4,8 @@
 
 Both run in turn within every round, on one thread, on drawn flow (discs that turn and slide over a slow background,
 with a little noise), so that the ratio holds on a machine that is shared. Both see the pixels that the sampler would
-look at (every second one at 480x854). Prints the median milliseconds of each stage.
+look at (every second one at 480x854). Prints the median milliseconds of each stage. With --device, also what
+`batched_guidance` takes for whole batches there, the flow being there already.
 """
 
 import argparse
@@ -14,12 +15,14 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import torch
 from scipy.ndimage import distance_transform_edt, maximum_filter
 from scipy.signal import convolve2d
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # the checkout's own packages, installed or not
 
 from cmp.guidance import local_maxima, motion_edges, sample_guidance, thin_points, watershed_map
+from cmp.guidance.batched import batched_guidance
 
 SOBEL = np.array([[1, 0, -1], [2, 0, -2], [1, 0, -1]], np.float32)
 STAGES = ("edges", "distance", "maxima", "all three", "thinning", "sample_guidance")
@@ -96,6 +99,25 @@ def measure(height: int, width: int, *, kernel: int, stride_px: int, rounds: int
     return times
 
 
+def measure_batched(
+    height: int, width: int, *, device: str, batch: int, kernel: int, stride_px: int, rounds: int, seed: int
+) -> list[float]:
+    """Time `batched_guidance` on a device; milliseconds an image of each round."""
+    rng = np.random.default_rng(seed)
+    drawn = np.stack([draw_flow(height, width, rng) for _ in range(batch)])
+    flow = torch.from_numpy(drawn.transpose(0, 3, 1, 2).copy()).to(device)
+    generator = torch.Generator(device).manual_seed(seed)
+    times = []
+    for round_number in range(rounds + 1):  # the first round compiles and is not counted
+        start = time.perf_counter()
+        batched_guidance(flow, generator=generator, grid_stride_px=stride_px, nms_kernel=kernel)
+        if device != "cpu":
+            torch.cuda.synchronize()
+        if round_number > 0:
+            times.append(1e3 * (time.perf_counter() - start) / batch)
+    return times
+
+
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sizes", nargs="+", default=["256x256", "384x384", "480x854"], help="HxW of the flow, px")
@@ -103,6 +125,8 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--stride-px", type=int, default=80, help="stride of the grid, px (default 80)")
     parser.add_argument("--rounds", type=int, default=30, help="rounds a size, each on new flow (default 30)")
     parser.add_argument("--seed", type=int, default=0, help="seed of the drawn flow (default 0)")
+    parser.add_argument("--device", choices=["cpu", "cuda"], help="also time whole batches in torch there")
+    parser.add_argument("--batch", type=int, default=64, help="images in such a batch (default 64)")
     args = parser.parse_args(argv)
 
     threads = cv2.getNumThreads()
@@ -121,6 +145,10 @@ def main(argv: list[str] | None = None) -> None:
                 if plain:
                     line += f" {_summary(plain):>22}  {np.median(plain) / np.median(ours):.1f}x"
                 print(line)
+            if args.device:
+                chosen = dict(kernel=args.kernel, stride_px=args.stride_px, rounds=args.rounds, seed=args.seed)
+                times = measure_batched(height, width, device=args.device, batch=args.batch, **chosen)
+                print(f"{'':9}  batched_guidance, {args.batch} on {args.device}, ms an image: {_summary(times)}")
     finally:
         cv2.setNumThreads(threads)
 
