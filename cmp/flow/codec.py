@@ -21,6 +21,11 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
+try:  # the same bytes, nearly three times as fast
+    from isal import isal_zlib as inflate
+except ImportError:
+    import zlib as inflate
+
 from cmp.flow.field import check_flow
 from cmp.flow.io import (
     BYTE_RANGE_PX,
@@ -202,10 +207,10 @@ def _unpack(payload: bytes, shape: tuple[int, int, int], dtype: type) -> np.ndar
     """The reverse of `_pack`: (H, W, 2) of the signed integer dtype; ValueError where the bytes are not that."""
     dtype = np.dtype(dtype)
     expected = int(np.prod(shape)) * dtype.itemsize
-    inflater = zlib.decompressobj()
+    inflater = inflate.decompressobj()
     try:
         data = inflater.decompress(payload, expected + 1)  # a false payload cannot ask for more memory than its header
-    except zlib.error as error:
+    except (zlib.error, inflate.error) as error:
         raise ValueError(f"flow payload is broken ({error})") from error
     if len(data) != expected or not inflater.eof or inflater.unused_data:
         raise ValueError(f"flow payload is cut or of another size: {len(payload)} bytes do not hold {shape}")

@@ -1,10 +1,12 @@
 import json
+import zlib
 
 import cv2
 import numpy as np
 import pytest
 
 from cmp.flow import CODECS, decode_flow, encode_flow, read_flow
+from cmp.flow import codec as codec_module
 
 
 def smooth_flow(height=45, width=61, seed=0, bound=12.0):
@@ -170,3 +172,17 @@ def test_half16_of_real_dis_flow_is_small_and_close(shared_dir):
     error = np.linalg.norm(decode_flow(payload, header) - flow, axis=2)
     assert len(payload) <= 45_000  # a shaking camera and leaves: a hard clip; the mean over videos is 26 kB
     assert error.mean() <= 0.035 and np.quantile(error, 0.999) <= 0.75
+
+
+@pytest.mark.parametrize("codec", ("half16", "float16", "float32"))
+def test_flow_is_the_same_where_the_faster_inflate_is_missing(codec, monkeypatch):
+    pytest.importorskip("isal")
+    flow = np.random.default_rng(0).normal(0, 9, (37, 52, 2)).astype(np.float32)
+    payload, header = encode_flow(flow, codec)
+    fast = decode_flow(payload, header)
+    cut = payload[:-9]
+    for inflate in (codec_module.inflate, zlib):
+        monkeypatch.setattr(codec_module, "inflate", inflate)
+        np.testing.assert_array_equal(decode_flow(payload, header), fast)
+        with pytest.raises(ValueError, match="flow payload is"):
+            decode_flow(cut, header)
