@@ -9,7 +9,8 @@ here: of each clip frames 5 apart, brought to each size, flow by OpenCV's DIS (m
 authors' does: both frames by Pillow, resized bicubically by Pillow and normalised on the CPU, flow of two grey JPEGs,
 SciPy's Sobel, distance transform and maximum filter. Beside it stand this project's dataset on the same files, on a
 pair store, and on a pair store with guides left to the device. All are run in turn on one thread, files in the page
-cache, batches of 10 collated; median samples/s (lowest-highest) of the rounds. Then: where our time goes.
+cache, batches of 10 collated; median samples/s (lowest-highest) of the rounds. A second is one of the process's own on a
+core, so that a machine which others use tells nearly the same. Then: where our time goes.
 
 Second table (--large-samples): stores of 1 % of that number and of all of it, real bytes under made-up names, on disk
 for real (about 1.3 GB for 100,000) in a temporary folder. Reading in random order with the page cache dropped
@@ -163,11 +164,11 @@ def recipe(source, **arguments) -> PropagationDataset:
 
 
 def samples_a_second(dataset: torch.utils.data.Dataset) -> float:
-    """Make every sample once and collate batches."""
-    start = time.perf_counter()
+    """Make every sample once and collate batches; samples for a second of this process on a core."""
+    start = time.process_time()
     for first in range(0, len(dataset), BATCH):
         default_collate([dataset[i] for i in range(first, min(first + BATCH, len(dataset)))])
-    return len(dataset) / (time.perf_counter() - start)
+    return len(dataset) / (time.process_time() - start)
 
 
 def stages(store: PairStore) -> dict[str, float]:
@@ -176,9 +177,9 @@ def stages(store: PairStore) -> dict[str, float]:
     resize, crop = Resize(SHORT_SIDE_PX), Crop(CROP_PX, random=True)
 
     def timed(name, function, *args, **kwargs):
-        start = time.perf_counter()
+        start = time.process_time()
         result = function(*args, **kwargs)
-        times.setdefault(name, []).append(1e3 * (time.perf_counter() - start))
+        times.setdefault(name, []).append(1e3 * (time.process_time() - start))
         return result
 
     for i in [*range(len(store))] * 3:
