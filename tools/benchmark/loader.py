@@ -9,8 +9,8 @@ here: of each clip frames 5 apart, brought to each size, flow by OpenCV's DIS (m
 authors' does: both frames by Pillow, resized bicubically by Pillow and normalised on the CPU, flow of two grey JPEGs,
 SciPy's Sobel, distance transform and maximum filter. Beside it stand this project's dataset on the same files, on a
 pair store, and on a pair store with guides left to the device. All are run in turn on one thread, files in the page
-cache, batches of 10 collated; median samples/s (lowest-highest) of the rounds. A second is one of the process's own on a
-core, so that a machine which others use tells nearly the same. Then: where our time goes.
+cache, batches of 10 collated; median samples/s (lowest-highest) of the rounds. A second is one of the process's own on
+a core, so that a machine which others use tells nearly the same. Then: where our time goes.
 
 Second table (--large-samples): stores of 1 % of that number and of all of it, real bytes under made-up names, on disk
 for real (about 1.3 GB for 100,000) in a temporary folder. Reading in random order with the page cache dropped
