@@ -1,0 +1,171 @@
+"""Measure masks from clicks: IoU of our annotation, of GrabCut seeded with the same clicks, and of trivial answers.
+
+    python tools/benchmark/annotate.py DATA_DIR --checkpoint iter_300.pth --short-side 160
+    python tools/benchmark/annotate.py DATA_DIR --checkpoint iter_300.pth --short-side 160 --picture annotate.jpg
+
+DATA_DIR holds any of ccp/ (images, labels, val.txt: the person is every label but 0; all 30 pictures of val.txt) and
+frames_bmx-trees/ (images, masks; every eighth of its 80 frames). The click is the point deepest in the mask's largest
+part, so it is the same for all. With negative clicks: those of the four corners of the image that are not on the object
+(in the masks of bmx-trees and ccp hardly one is). Cells: mean IoU of the mask with the true one.
+
+GrabCut: cv2.grabCut, 5 iterations, a disc around each click sure foreground (or background), of a fortieth of the short
+side; all else probable foreground within a third of the short side of a click, and probable background beyond (without
+negative clicks; with them all else by the nearest click). The disc control is a disc of radius R around the click, R
+the share of the short side that is best on ccp's train.txt (every sixth picture), the one thing that is fitted here.
+The table in docs/annotate.md comes from here.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from tqdm import tqdm
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # the checkout's own packages, installed or not
+
+from cmp.inference import MotionPropagator, load_propagator, segment_from_clicks
+from cmp.inference.annotate import draw_mask
+from cmp.inference.inputs import read_image
+from cmp.models import CMP
+
+RADII = (0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5)  # of the short side
+Picture = tuple[np.ndarray, np.ndarray]  # (H, W, 3) uint8, (H, W) bool
+
+
+def read_label(path: Path) -> np.ndarray:
+    label = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
+    if label is None:
+        raise ValueError(f"{path}: missing, or no image")
+    return label > 0
+
+
+def read_ccp(folder: Path, split: str, step: int) -> list[Picture]:
+    names = (folder / f"{split}.txt").read_text().split()[::step]
+    return [(read_image(folder / f"images/{name}.jpg"), read_label(folder / f"labels/{name}.png")) for name in names]
+
+
+def read_sets(root: Path) -> dict[str, list[Picture]]:
+    """Pictures and true masks of each set that is there, by the set's name."""
+    sets = {}
+    if (root / "ccp").is_dir():
+        sets["ccp"] = read_ccp(root / "ccp", "val", 1)
+    frames = root / "frames_bmx-trees"
+    if frames.is_dir():
+        images = sorted((frames / "images").glob("*.jpg"))[::8]
+        sets["bmx-trees"] = [(read_image(path), read_label(frames / f"masks/{path.stem}.png")) for path in images]
+    return {name: [picture for picture in pictures if picture[1].any()] for name, pictures in sets.items()}
+
+
+def click_of(mask: np.ndarray) -> np.ndarray:
+    """(1, 2) px (x, y): the pixel of the mask's largest part that is farthest from its border."""
+    _, parts, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8))
+    largest = parts == 1 + stats[1:, cv2.CC_STAT_AREA].argmax()
+    depth = cv2.distanceTransform(np.pad(largest.astype(np.uint8), 1), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)[1:-1, 1:-1]
+    y, x = np.unravel_index(depth.argmax(), depth.shape)
+    return np.array([[x, y]])
+
+
+def corners_off(mask: np.ndarray) -> np.ndarray:
+    height, width = mask.shape
+    corners = np.array([[0, 0], [width - 1, 0], [0, height - 1], [width - 1, height - 1]])
+    return corners[~mask[corners[:, 1], corners[:, 0]]]
+
+
+def distance_to(points_xy: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+    """(H, W) px to the nearest point; infinite without points."""
+    y, x = np.mgrid[: shape[0], : shape[1]]
+    distances = [np.hypot(x - px, y - py) for px, py in points_xy]
+    return np.min(distances, axis=0) if distances else np.full(shape, np.inf)
+
+
+def grabcut(image: np.ndarray, clicks: np.ndarray, negative: np.ndarray) -> np.ndarray:
+    shape, short_side = image.shape[:2], min(image.shape[:2])
+    near, far = distance_to(clicks, shape), distance_to(negative, shape)
+    probable = near < far if len(negative) else near < short_side / 3
+    labels = np.where(probable, cv2.GC_PR_FGD, cv2.GC_PR_BGD).astype(np.uint8)
+    labels[far <= short_side / 40] = cv2.GC_BGD
+    labels[near <= short_side / 40] = cv2.GC_FGD
+    cv2.setRNGSeed(0)
+    bgr = np.ascontiguousarray(image[..., ::-1])
+    cv2.grabCut(bgr, labels, None, np.zeros((1, 65)), np.zeros((1, 65)), 5, cv2.GC_INIT_WITH_MASK)
+    return (labels == cv2.GC_FGD) | (labels == cv2.GC_PR_FGD)
+
+
+def iou(mask: np.ndarray, truth: np.ndarray) -> float:
+    return float((mask & truth).sum() / (mask | truth).sum())
+
+
+def best_radius(pictures: list[Picture]) -> float:
+    """Share of the short side whose disc has the best mean IoU."""
+
+    def mean_iou(radius: float) -> float:
+        return np.mean([iou(distance_to(click_of(t), t.shape) <= radius * min(t.shape), t) for _, t in pictures])
+
+    return max(RADII, key=mean_iou)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Measure and print; returns the exit status."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+    parser.add_argument("data_dir", type=Path, metavar="DATA_DIR", help="folder with the sets")
+    parser.add_argument("--checkpoint", required=True, help="network to measure, ours or the authors'")
+    parser.add_argument("--short-side", type=int, help="px that the network sees (default: the image as it is)")
+    parser.add_argument("--length", type=float, default=10.0, help="of the dummy motion, px (default: %(default)s)")
+    parser.add_argument("--picture", type=Path, metavar="FILE", help="also draw three pictures of each set")
+    args = parser.parse_args(argv)
+    try:
+        sets = read_sets(args.data_dir)
+        if not any(sets.values()):
+            raise ValueError(f"{args.data_dir}: holds neither ccp/ nor frames_bmx-trees/")
+        trained = load_propagator(args.checkpoint)
+        torch.manual_seed(0)
+        random = MotionPropagator(CMP.from_description({**trained.network.describe(), "init": "default"}))
+        radius = best_radius(read_ccp(args.data_dir / "ccp", "train", 6)) if "ccp" in sets else 0.2
+    except (ValueError, OSError) as error:
+        print(f"annotate.py: {error}", file=sys.stderr)
+        return 1
+
+    def ours(propagator: MotionPropagator):
+        how = dict(length_px=args.length, short_side_px=args.short_side)
+        return lambda image, clicks, negative: segment_from_clicks(propagator, image, clicks, negative, **how)[1]
+
+    def disc(image, clicks, negative):
+        return distance_to(clicks, image.shape[:2]) <= radius * min(image.shape[:2])
+
+    methods = {
+        "ours, trained": ours(trained),
+        "ours, random weights": ours(random),
+        "GrabCut": grabcut,
+        "nearest click": lambda im, clicks, no: distance_to(clicks, im.shape[:2]) < distance_to(no, im.shape[:2]),
+        f"disc, {radius:g} of the short side": disc,
+        "whole image": lambda image, clicks, negative: np.ones(image.shape[:2], bool),
+    }
+    scores, shown = {}, []
+    for name, pictures in sets.items():
+        for i, (image, truth) in enumerate(tqdm(pictures, desc=name, unit="picture", disable=None)):
+            clicks, corners = click_of(truth), corners_off(truth)
+            for kind, negative in (("one click", corners[:0]), ("with corners", corners)):
+                masks = {method: segment(image, clicks, negative) for method, segment in methods.items()}
+                for method, mask in masks.items():
+                    scores.setdefault((method, name, kind), []).append(iou(mask, truth))
+            if i in np.linspace(0, len(pictures) - 1, 3).astype(int):
+                row = (truth, *(masks[method] for method in list(methods)[:3]))
+                shown.append([draw_mask(image, mask, clicks, corners) for mask in row])
+    columns = [(name, kind) for name in sets for kind in ("one click", "with corners")]
+    print("pictures: " + ", ".join(f"{len(p)} {n}" for n, p in sets.items()) + "; cells: mean IoU")
+    print("| | " + " | ".join(f"{name}, {kind}" for name, kind in columns) + " |\n|" + " --- |" * (len(columns) + 1))
+    for method in methods:
+        print(f"| {method} | " + " | ".join(f"{np.mean(scores[(method, *column)]):.3f}" for column in columns) + " |")
+    if args.picture:
+        rows = [np.concatenate([cv2.resize(p, (200, 200)) for p in row], axis=1) for row in shown]
+        cv2.imwrite(str(args.picture), cv2.cvtColor(np.concatenate(rows), cv2.COLOR_RGB2BGR))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
