@@ -116,6 +116,8 @@ def test_visible_is_what_is_neither_covered_nor_outside_nor_unknown():
     assert torch.equal(moved[:, :14], expected[:, :14]) and not moved[:, 20:].any()
     flow[:, :, 3, 3] = torch.nan
     assert not visible_pixels(flow)[0, 0, 3, 3]
+    slow = torch.tensor([0.6, 0.0]).view(1, 2, 1, 1).expand(1, 2, 4, 7)
+    assert torch.equal(visible_pixels(slow)[0, 0], (torch.arange(7) < 6).expand(4, 7))
     with pytest.raises(ValueError, match="tolerance_px must be above 0, got 0"):
         visible_pixels(flow, tolerance_px=0)
 
