@@ -116,8 +116,14 @@ def fill_from_behind(image: torch.Tensor, landed: torch.Tensor, length: torch.Te
 
 
 def _max_filter(x: torch.Tensor, reach: int) -> torch.Tensor:
-    x = F.max_pool2d(x, (2 * reach + 1, 1), stride=1, padding=(reach, 0))
-    return F.max_pool2d(x, (1, 2 * reach + 1), stride=1, padding=(0, reach))
+    """(B, 1, H, W) largest value within reach px along both axes; a large reach goes up to a quarter farther."""
+    height, width = x.shape[2:]
+    step = max(1, reach // 8)  # by cells of so many pixels: exact windows would take seconds for a large picture
+    cells = -(-reach // step)
+    x = F.max_pool2d(x, step, ceil_mode=True)
+    x = F.max_pool2d(x, (2 * cells + 1, 1), stride=1, padding=(cells, 0))
+    x = F.max_pool2d(x, (1, 2 * cells + 1), stride=1, padding=(0, cells))
+    return x.repeat_interleave(step, 2).repeat_interleave(step, 3)[:, :, :height, :width]
 
 
 def reverse_flow(flow: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import torch
 
+import cmp.inference.animate as animation
 from cmp.inference.animate import (
     animate,
     animate_flows,
@@ -94,6 +95,16 @@ def test_what_an_object_uncovers_is_filled_with_the_ground_and_not_with_the_obje
     assert not torch.allclose(fill_holes(moved, landed)[0, 0], expected, atol=10)  # all around: the object is in it
     assert torch.equal(fill_from_behind(image, torch.ones(1, 1, 24, 40), length), image)
     assert not fill_from_behind(image, torch.zeros(1, 1, 24, 40), length).any()
+
+
+@pytest.mark.parametrize("reach", (1, 3, 16, 29))
+def test_what_is_within_reach_is_seen_and_nothing_beyond_a_quarter_more(reach):
+    x = torch.zeros(1, 1, 75, 91)
+    x[0, 0, 37, 41] = 1
+    y, x_ = torch.meshgrid(torch.arange(75), torch.arange(91), indexing="ij")
+    distance = torch.maximum((y - 37).abs(), (x_ - 41).abs())
+    seen = animation._max_filter(x, reach)[0, 0] == 1
+    assert seen[distance <= reach].all() and not seen[distance > 1.25 * reach].any()
 
 
 def test_the_reversed_flow_leads_back_and_what_is_uncovered_stands():
