@@ -5,13 +5,14 @@
 
 DATA_DIR holds any of ccp/ (images, labels, val.txt: the person is every label but 0; all 30 pictures of val.txt) and
 frames_bmx-trees/ (images, masks; every eighth of its 80 frames). The click is the point deepest in the mask's largest
-part, so it is the same for all. With negative clicks: those of the four corners of the image that are not on the object
-(in the masks of bmx-trees and ccp hardly one is). Cells: mean IoU of the mask with the true one.
+part, so it is the same for all. Negative clicks are those of the image's four corners that are not on the object.
+Cells: mean IoU of the mask with the true one.
 
-GrabCut: cv2.grabCut, 5 iterations, a disc around each click sure foreground (or background), of a fortieth of the short
-side; all else probable foreground within a third of the short side of a click, and probable background beyond (without
-negative clicks; with them all else by the nearest click). The disc control is a disc of radius R around the click, R
-the share of the short side that is best on ccp's train.txt (every sixth picture), the one thing that is fitted here.
+GrabCut: cv2.grabCut on the image at the size the network sees, 5 iterations; sure foreground (background) is a disc of
+a fortieth of the short side around each click (negative click); the rest is probably what the nearest click is or,
+without negative clicks, probable foreground within a third of the short side of a click. The disc control is a disc
+around the click whose radius, a share of the short side, is the best on every sixth picture of ccp's train.txt; it is
+the one thing that is fitted here.
 The table in docs/annotate.md comes from here.
 """
 
@@ -26,7 +27,7 @@ from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # the checkout's own packages, installed or not
 
-from cmp.inference import MotionPropagator, load_propagator, segment_from_clicks
+from cmp.inference import MotionPropagator, load_propagator, resize_tracks, segment_from_clicks
 from cmp.inference.annotate import draw_mask
 from cmp.inference.inputs import read_image
 from cmp.models import CMP
@@ -81,17 +82,22 @@ def distance_to(points_xy: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
     return np.min(distances, axis=0) if distances else np.full(shape, np.inf)
 
 
-def grabcut(image: np.ndarray, clicks: np.ndarray, negative: np.ndarray) -> np.ndarray:
-    shape, short_side = image.shape[:2], min(image.shape[:2])
-    near, far = distance_to(clicks, shape), distance_to(negative, shape)
-    probable = near < far if len(negative) else near < short_side / 3
+def grabcut(
+    image: np.ndarray, clicks: np.ndarray, negative: np.ndarray, short_side_px: int | None = None
+) -> np.ndarray:
+    full, ratio = image.shape[:2], (short_side_px or min(image.shape[:2])) / min(image.shape[:2])
+    shape = tuple(round(side * ratio) for side in full)
+    image = cv2.resize(image, shape[::-1], interpolation=cv2.INTER_AREA)
+    near, far = (distance_to(resize_tracks(points, full, shape), shape) for points in (clicks, negative))
+    probable = near < far if len(negative) else near < min(shape) / 3
     labels = np.where(probable, cv2.GC_PR_FGD, cv2.GC_PR_BGD).astype(np.uint8)
-    labels[far <= short_side / 40] = cv2.GC_BGD
-    labels[near <= short_side / 40] = cv2.GC_FGD
+    labels[far <= min(shape) / 40] = cv2.GC_BGD
+    labels[near <= min(shape) / 40] = cv2.GC_FGD
     cv2.setRNGSeed(0)
     bgr = np.ascontiguousarray(image[..., ::-1])
     cv2.grabCut(bgr, labels, None, np.zeros((1, 65)), np.zeros((1, 65)), 5, cv2.GC_INIT_WITH_MASK)
-    return (labels == cv2.GC_FGD) | (labels == cv2.GC_PR_FGD)
+    mask = (labels == cv2.GC_FGD) | (labels == cv2.GC_PR_FGD)
+    return cv2.resize(mask.astype(np.float32), full[::-1], interpolation=cv2.INTER_LINEAR) > 0.5
 
 
 def iou(mask: np.ndarray, truth: np.ndarray) -> float:
@@ -107,6 +113,18 @@ def best_radius(pictures: list[Picture]) -> float:
     return max(RADII, key=mean_iou)
 
 
+def draw(rows: list[list[np.ndarray]], names: tuple[str, ...], width: int = 220) -> np.ndarray:
+    """One row a picture, one column a mask, the names on top."""
+    title = np.full((24, width * len(names), 3), 255, np.uint8)
+    for i, name in enumerate(names):
+        cv2.putText(title, name, (i * width + 6, 17), cv2.FONT_HERSHEY_SIMPLEX, 0.48, (0, 0, 0), 1, cv2.LINE_AA)
+    scaled = []
+    for row in rows:
+        size = (width, round(width * row[0].shape[0] / row[0].shape[1]))
+        scaled.append(np.concatenate([cv2.resize(p, size, interpolation=cv2.INTER_AREA) for p in row], axis=1))
+    return np.concatenate([title, *scaled])
+
+
 def main(argv: list[str] | None = None) -> int:
     """Measure and print; returns the exit status."""
     parser = argparse.ArgumentParser(
@@ -116,10 +134,11 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--checkpoint", required=True, help="network to measure, ours or the authors'")
     parser.add_argument("--short-side", type=int, help="px that the network sees (default: the image as it is)")
     parser.add_argument("--length", type=float, default=10.0, help="of the dummy motion, px (default: %(default)s)")
+    parser.add_argument("--pictures", type=int, metavar="N", help="at most so many of a set (default: all)")
     parser.add_argument("--picture", type=Path, metavar="FILE", help="also draw three pictures of each set")
     args = parser.parse_args(argv)
     try:
-        sets = read_sets(args.data_dir)
+        sets = {name: pictures[: args.pictures] for name, pictures in read_sets(args.data_dir).items()}
         if not any(sets.values()):
             raise ValueError(f"{args.data_dir}: holds neither ccp/ nor frames_bmx-trees/")
         trained = load_propagator(args.checkpoint)
@@ -140,7 +159,7 @@ def main(argv: list[str] | None = None) -> int:
     methods = {
         "ours, trained": ours(trained),
         "ours, random weights": ours(random),
-        "GrabCut": grabcut,
+        "GrabCut": lambda image, clicks, negative: grabcut(image, clicks, negative, args.short_side),
         "nearest click": lambda im, clicks, no: distance_to(clicks, im.shape[:2]) < distance_to(no, im.shape[:2]),
         f"disc, {radius:g} of the short side": disc,
         "whole image": lambda image, clicks, negative: np.ones(image.shape[:2], bool),
@@ -162,8 +181,7 @@ def main(argv: list[str] | None = None) -> int:
     for method in methods:
         print(f"| {method} | " + " | ".join(f"{np.mean(scores[(method, *column)]):.3f}" for column in columns) + " |")
     if args.picture:
-        rows = [np.concatenate([cv2.resize(p, (200, 200)) for p in row], axis=1) for row in shown]
-        cv2.imwrite(str(args.picture), cv2.cvtColor(np.concatenate(rows), cv2.COLOR_RGB2BGR))
+        cv2.imwrite(str(args.picture), cv2.cvtColor(draw(shown, ("truth", *list(methods)[:3])), cv2.COLOR_RGB2BGR))
     return 0
 
 
