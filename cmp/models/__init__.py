@@ -1,6 +1,6 @@
 """The networks: image encoders, the motion encoder, propagation decoders, losses, and CMP, which joins them."""
 
-from cmp.models.backbones import AlexNetFCN, ImageFeatures, PyramidResNet, ResNet
+from cmp.models.backbones import AlexNetFCN, ImageFeatures, PyramidResNet, ResNet, TimmEncoder
 from cmp.models.cmp import CMP
 from cmp.models.device_guidance import DeviceGuidance
 from cmp.models.guidance_fill import fill_guidance
@@ -22,6 +22,7 @@ __all__ = [
     "ResNet",
     "RegressionLoss",
     "SkipPropagationDecoder",
+    "TimmEncoder",
     "fill_guidance",
     "initialise",
 ]

@@ -12,7 +12,7 @@ from mmengine.utils import get_object_from_string
 from torch import nn
 
 from cmp.flow import FlowQuantizer, JointFlowQuantizer, PolarFlowQuantizer
-from cmp.models.backbones import AlexNetFCN, ImageFeatures, PyramidResNet, ResNet
+from cmp.models.backbones import AlexNetFCN, ImageFeatures, PyramidResNet, ResNet, TimmEncoder
 from cmp.models.initialisation import initialise
 from cmp.models.losses import DirectFlow, DiscreteLoss, RegressionLoss
 from cmp.models.motion_encoder import MotionEncoder
@@ -23,7 +23,7 @@ PUBLISHED_STD = (58.395, 57.12, 57.375)
 
 # What a description in a checkpoint may name: a file from a stranger builds these and nothing else.
 BUILDABLE = {
-    "image_encoder": (ResNet, PyramidResNet, AlexNetFCN),
+    "image_encoder": (ResNet, PyramidResNet, AlexNetFCN, TimmEncoder),
     "motion_encoder": (MotionEncoder,),
     "decoder": (PropagationDecoder, SkipPropagationDecoder),
     "quantizer": (FlowQuantizer, JointFlowQuantizer, PolarFlowQuantizer, DirectFlow),
@@ -38,7 +38,7 @@ class CMP(BaseModel):
     part is filled in here: the motion encoder's stride, the decoder's input and output widths, the loss's quantizer.
 
     Args:
-        image_encoder: what is pretrained (`ResNet`, `AlexNetFCN`).
+        image_encoder: what is pretrained (`ResNet`, `AlexNetFCN`, `TimmEncoder`).
         motion_encoder: what reads the guidance (`MotionEncoder`).
         decoder: `PropagationDecoder` or `SkipPropagationDecoder`.
         quantizer: flow to bins and back (`cmp.flow.FlowQuantizer`), or `DirectFlow` for regression.
