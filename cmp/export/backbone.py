@@ -1,8 +1,8 @@
 """The image encoder out of a checkpoint, and what its user must know.
 
 Its weights stand under torchvision's own keys, without prefix, projection (`conv5`), decoder or optimizer; timm's
-ResNets have the same keys. Dilation leaves no trace in weights: they are the ordinary network's, and features are
-compared with it at stride 32.
+ResNets have the same keys, and a `TimmEncoder` has timm's. Dilation leaves no trace in weights: they are the ordinary
+network's, and features are compared with it at stride 32.
 """
 
 import hashlib
@@ -15,7 +15,7 @@ import torch
 
 from cmp.engine.checkpoint import load_strictly, read_checkpoint
 from cmp.engine.peer_checkpoint import is_peer_state_dict, read_peer_checkpoint
-from cmp.models import AlexNetFCN, ResNet
+from cmp.models import AlexNetFCN, ResNet, TimmEncoder
 from cmp.models.backbones import recognise_encoder
 from cmp.models.cmp import PUBLISHED_MEAN, PUBLISHED_STD
 from cmp.version import __version__
@@ -27,13 +27,15 @@ UNKNOWN = "unknown"
 class Backbone(NamedTuple):
     """An image encoder with weights, and what its user must know."""
 
-    name: str  # resnet18 ... resnet152, alexnet_fcn
+    name: str  # resnet18 ... resnet152, alexnet_fcn, or a model of timm
     encoder: torch.nn.Module  # eval mode; a ResNet has output stride 32, as other libraries build it
     metadata: dict[str, str]
 
     @property
     def weights(self) -> dict[str, torch.Tensor]:
         """State dict without the projection, float32."""
+        if isinstance(self.encoder, TimmEncoder):
+            return {key: value.contiguous() for key, value in self.encoder.timm_state_dict()[0].items()}
         weights = self.encoder.state_dict()
         return {k: v.contiguous() for k, v in weights.items() if not k.startswith(self.encoder.ABOVE)}
 
@@ -42,14 +44,16 @@ class BackboneFeatures(torch.nn.Module):
     """What a backbone computes, without the projection that CMP puts on top: the outputs of an exported graph.
 
     Attributes:
-        names: of the outputs of `forward`, finest first: stage1 ... stage4 of a ResNet (strides 4, 8, 16, 32), fc7 of
-            the AlexNet (stride 32).
+        names: of the outputs of `forward`, finest first: stage1 ... stage4 of a ResNet (strides 4, 8, 16, 32), stage4
+            of a network of timm, fc7 of the AlexNet (stride 32).
     """
 
     def __init__(self, encoder: torch.nn.Module) -> None:
         super().__init__()
         self.encoder = encoder
-        self.names = ("stage1", "stage2", "stage3", "stage4") if isinstance(encoder, ResNet) else ("fc7",)
+        self.names = ("stage1", "stage2", "stage3", "stage4") if isinstance(encoder, ResNet) else ("stage4",)
+        if isinstance(encoder, AlexNetFCN):
+            self.names = ("fc7",)
 
     def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """Features of (B, 3, H, W) normalised images."""
@@ -72,18 +76,14 @@ def read_backbone(path: str | PathLike) -> Backbone:
     """
     checkpoint = read_checkpoint(path)
     weights = {k.removeprefix(PREFIX): v for k, v in checkpoint.state_dict.items() if k.startswith(PREFIX)}
-    weights = {k: v for k, v in weights.items() if not k.startswith("laterals.")}  # above a PyramidResNet's backbone
     if not weights:
         raise ValueError(f"{path} holds no image encoder: no key starts with {PREFIX!r}")
     try:
-        name = recognise_encoder(weights)
-    except ValueError as error:
+        name, encoder = _build_encoder(weights, _described_encoder(checkpoint.meta))
+    except (ValueError, TypeError, KeyError) as error:  # the last two: arguments that this version does not have
         raise ValueError(f"{path}: {error}") from error
-    if name == "alexnet_fcn":
-        encoder = AlexNetFCN(out_channels=_out_channels(weights, AlexNetFCN))
-    else:
-        depth = int(name.removeprefix("resnet"))
-        encoder = ResNet(depth, output_stride=32, out_channels=_out_channels(weights, ResNet))
+    if not isinstance(encoder, TimmEncoder):
+        weights = {k: v for k, v in weights.items() if not k.startswith("laterals.")}  # of a PyramidResNet
     load_strictly(encoder, weights, source=f"{path} ({name})")
     broken = [key for key, value in encoder.state_dict().items() if not value.isfinite().all()]
     if broken:
@@ -93,7 +93,22 @@ def read_backbone(path: str | PathLike) -> Backbone:
     if is_peer_state_dict(checkpoint.state_dict) and not meta:
         published = {"mean": PUBLISHED_MEAN, "std": PUBLISHED_STD}
         meta = {"iter": read_peer_checkpoint(path).step, "cmp": published}
-    return Backbone(name, encoder.eval(), _metadata(name, meta))
+    metadata = _metadata(name, meta)
+    if isinstance(encoder, TimmEncoder):
+        metadata["not_pretrained"] = json.dumps(encoder.timm_state_dict()[1])
+    return Backbone(name, encoder.eval(), metadata)
+
+
+def _build_encoder(weights: Mapping[str, torch.Tensor], described: Mapping) -> tuple[str, torch.nn.Module]:
+    """The encoder for these weights, with fresh ones: timm's as it is described, others as their keys say."""
+    if described.get("type") == "TimmEncoder":
+        arguments = {key: value for key, value in described.items() if key not in ("type", "pretrained")}
+        return arguments["name"], TimmEncoder(**arguments)
+    name = recognise_encoder(weights)
+    if name == "alexnet_fcn":
+        return name, AlexNetFCN(out_channels=_out_channels(weights, AlexNetFCN))
+    depth = int(name.removeprefix("resnet"))
+    return name, ResNet(depth, output_stride=32, out_channels=_out_channels(weights, ResNet))
 
 
 def _out_channels(weights: Mapping[str, torch.Tensor], encoder: type) -> int:
@@ -101,13 +116,19 @@ def _out_channels(weights: Mapping[str, torch.Tensor], encoder: type) -> int:
     return 256 if projection is None else len(projection)  # one that is missing is reported with all that is missing
 
 
+def _described_encoder(meta: Mapping) -> Mapping:
+    """What a checkpoint says of its image encoder; empty where it says nothing."""
+    network = meta.get("cmp")
+    encoder = network.get("image_encoder") if isinstance(network, Mapping) else None
+    return encoder if isinstance(encoder, Mapping) else {}
+
+
 def _metadata(name: str, meta: Mapping) -> dict[str, str]:
     """What the user of the weights must know, as strings; "unknown" where the checkpoint does not say."""
     network = meta.get("cmp") if isinstance(meta.get("cmp"), Mapping) else {}
     config = meta.get("cfg") or (json.dumps(network, sort_keys=True) if "image_encoder" in network else None)
     known = "mean" in network and "std" in network
-    encoder = network.get("image_encoder")
-    encoder = encoder if isinstance(encoder, Mapping) else {}
+    encoder = _described_encoder(meta)
     stride = encoder.get("output_stride", encoder.get("top_stride"))
     metadata = {
         "format": "pt",

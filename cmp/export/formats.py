@@ -11,9 +11,11 @@ import torch
 
 from cmp.export.backbone import UNKNOWN, Backbone, BackboneFeatures
 from cmp.export.model_card import model_card
+from cmp.models import ResNet, TimmEncoder
 
 FORMATS = ("torchvision", "timm", "mmlab", "detectron2", "safetensors", "onnx", "huggingface")
 OURS_TOO = ("safetensors", "onnx")  # have a place for networks that no other library has
+TIMMS_OWN = ("timm", "safetensors")  # for the encoders that come from timm
 WEIGHTS, CARD = "model.safetensors", "README.md"  # names inside a Hugging Face folder
 
 
@@ -43,7 +45,10 @@ def export_content(backbone: Backbone, format: str, suffix: str) -> dict[str, by
         raise ValueError(f"{format} reads torch files: choose a name that ends in .pth, got {suffix!r}")
     if format == "huggingface" and suffix in (".pth", ".pt", ".safetensors", ".onnx"):
         raise ValueError(f"huggingface is a folder, got a file name that ends in {suffix!r}")
-    if not backbone.name.startswith("resnet") and format not in OURS_TOO:
+    if isinstance(backbone.encoder, TimmEncoder):
+        if format not in TIMMS_OWN:
+            raise ValueError(f"{backbone.name} is timm's: export it as one of {TIMMS_OWN}, not {format}")
+    elif not isinstance(backbone.encoder, ResNet) and format not in OURS_TOO:
         raise ValueError(f"{format} has no {backbone.name}: export it as one of {OURS_TOO}")
 
     card = model_card(backbone, format).encode()

@@ -15,6 +15,7 @@ from torch import nn
 
 from cmp.export.backbone import Backbone, BackboneFeatures
 from cmp.export.formats import detectron2_name
+from cmp.models import TimmEncoder
 from cmp.models.weight_file import read_safetensors_metadata, read_weight_file
 
 CLASSIFIER = {"fc.weight", "fc.bias"}
@@ -85,10 +86,31 @@ def _torchvision(path: Path, backbone: Backbone) -> _Loaded:
 
 def _timm(path: Path, backbone: Backbone) -> _Loaded:
     library = importlib.import_module("timm")
-    model = library.create_model(backbone.name, pretrained=False).eval()
     label = f"timm {library.__version__}"
+    if isinstance(backbone.encoder, TimmEncoder):
+        return _timms_own(path, backbone.encoder, label)
+    model = library.create_model(backbone.name, pretrained=False).eval()
     missing = _load(model, path, label)
     return _Loaded(label, lambda image: (model.forward_features(image),), missing)
+
+
+def _timms_own(path: Path, encoder: TimmEncoder, label: str) -> _Loaded:
+    """A network of timm, which the file must fit strictly and from which timm itself must read it."""
+    timm, options = importlib.import_module("timm"), encoder.timm_options
+    try:
+        timm.create_model(encoder.name, num_classes=0, **options).load_state_dict(read_weight_file(path), strict=True)
+    except RuntimeError as error:
+        raise ValueError(f"{label} does not take {path.name}: {error}") from error
+    model = timm.create_model(
+        encoder.name,
+        features_only=True,
+        out_indices=encoder.taps[-1:],
+        feature_cls="getter",
+        pretrained=True,
+        pretrained_cfg_overlay=dict(file=str(path)),
+        **options,
+    ).eval()
+    return _Loaded(label, lambda image: (model(image)[-1],))
 
 
 def _huggingface(path: Path, backbone: Backbone) -> _Loaded:
