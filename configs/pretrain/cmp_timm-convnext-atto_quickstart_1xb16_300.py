@@ -1,0 +1,16 @@
+"""The quick start's recipe with an image encoder of timm: ConvNeXt Atto, 300 steps of 16 pairs in one process.
+
+Run:     python tools/train.py configs/pretrain/cmp_timm-convnext-atto_quickstart_1xb16_300.py --data STORE
+Expect:  not measured yet
+Source:  ours: the quick start with another encoder. Any model of timm goes here by its name (`TimmEncoder`); weights it
+         should begin with go into `pretrained`, a file. Needs the extra `timm`. Export: --format timm.
+"""
+
+from mmengine.config import read_base
+
+from cmp.models import TimmEncoder
+
+with read_base():
+    from .cmp_r18_quickstart_1xb16_300 import *
+
+model.image_encoder = dict(type=TimmEncoder, name="convnext_atto", top_stride=4, out_channels=64)
