@@ -247,13 +247,21 @@ def test_no_file_outside_the_folder_can_be_had_or_handed_in(page, served, tmp_pa
     for path in ("/etc/passwd", ROOT / "README.md", tmp_path / "secret.txt", f"{folder}/../../etc/passwd"):
         answer = page.request.get(f"{address}gradio_api/file={path}")
         assert answer.status in (403, 404), (path, answer.body())
+
     config = page.request.get(f"{address}config").json()
     upload = next(d["id"] for d in config["dependencies"] if d["targets"][0][1] == "upload")
-    body = {"fn_index": upload, "session_hash": "stranger", "event_data": None, "trigger_id": None}
-    file = {"path": str(tmp_path / "secret.txt"), "meta": {"_type": "gradio.FileData"}}
-    joined = page.request.post(f"{address}gradio_api/queue/join", data={**body, "data": [file]})
-    told = page.request.get(f"{address}gradio_api/queue/data?session_hash=stranger").text() if joined.ok else ""
-    assert '"success":true' not in told.replace(" ", "")
+
+    def hand_in(path, session):
+        file = {"path": str(path), "meta": {"_type": "gradio.FileData"}}
+        body = {"fn_index": upload, "session_hash": session, "event_data": None, "trigger_id": None, "data": [file]}
+        joined = page.request.post(f"{address}gradio_api/queue/join", data=body)
+        told = page.request.get(f"{address}gradio_api/queue/data?session_hash={session}").text() if joined.ok else ""
+        return '"success":true' in told.replace(" ", "")
+
+    file = {"name": "a.png", "mimeType": "image/png", "buffer": png(32, 48)}
+    (uploaded,) = page.request.post(f"{address}gradio_api/upload", multipart={"files": file}).json()
+    assert hand_in(uploaded, "guest")  # so that a refusal below is one
+    assert not hand_in(tmp_path / "secret.txt", "stranger")
     assert (tmp_path / "secret.txt").read_text() == "secret"  # uploads are removed once read: this one must not be
 
 
