@@ -56,6 +56,7 @@ CSS = """
 .gradio-container { max-width: 1280px !important; margin: auto; }
 #playground-status { min-height: 1.6em; }
 #playground-canvas .html-container { padding: 0; }
+#playground-flow img, #playground-sure img, #playground-mask img { width: 100%; height: 100%; object-fit: contain; }
 footer { display: none !important; }
 """
 
