@@ -8,6 +8,7 @@ from mmengine.runner import IterBasedTrainLoop, ValLoop
 from mmengine.runner.loops import _InfiniteDataloaderIterator
 
 from cmp.engine.metrics import other_video
+from cmp.engine.step import lay_out
 from cmp.models import CMP
 
 
@@ -16,10 +17,19 @@ class PairTrainLoop(IterBasedTrainLoop):
 
     mmengine would read and throw away every batch before that, and forget the generator's state; the sampler is told
     where to start instead, and torch is seeded anew for each step.
+
+    Args:
+        channels_last: lay the weights out for convolutions (see `lay_out`).
+        *args, **kwargs: of `IterBasedTrainLoop`: max_iters, val_begin, val_interval.
     """
+
+    def __init__(self, *args, channels_last: bool = False, **kwargs) -> None:
+        super().__init__(*args, **kwargs)
+        self.channels_last = channels_last
 
     def run(self) -> torch.nn.Module:
         """Train until max_iters."""
+        lay_out(self.runner.model, self.runner.optim_wrapper.optimizer, self.channels_last)
         self.runner.call_hook("before_train")
         self.runner.call_hook("before_train_epoch")
         if self._iter > 0:

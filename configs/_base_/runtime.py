@@ -14,6 +14,7 @@ env_cfg = dict(cudnn_benchmark=True, mp_cfg=dict(opencv_num_threads=1), dist_cfg
 randomness = dict(seed=0)
 log_processor = dict(by_epoch=False, window_size=20)
 log_level = "INFO"
+compile = False  # True or torch.compile's arguments; the first steps then take minutes
 resume = False
 load_from = None
 

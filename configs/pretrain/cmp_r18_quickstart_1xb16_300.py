@@ -11,10 +11,11 @@ Source:  ours. The published recipe needs days: after 800 steps of 8 pairs it st
 """
 
 from mmengine.config import read_base
-from mmengine.optim import CosineAnnealingLR, LinearLR, OptimWrapper
+from mmengine.optim import CosineAnnealingLR, LinearLR
 from torch.optim import AdamW
 
 from cmp.engine.loops import PairTrainLoop
+from cmp.engine.step import PreciseOptimWrapper
 from cmp.flow import FlowQuantizer
 from cmp.models import CMP, DiscreteLoss, MotionEncoder, PropagationDecoder, PyramidResNet
 
@@ -57,10 +58,14 @@ val_dataloader.update(
         **guidance,
     ),
 )
-optim_wrapper = dict(type=OptimWrapper, optimizer=dict(type=AdamW, lr=4e-3, weight_decay=0.01))
+optim_wrapper = dict(
+    type=PreciseOptimWrapper,
+    precision="float32",
+    optimizer=dict(type=AdamW, lr=4e-3, weight_decay=0.01, fused=True),
+)
 param_scheduler = [
     dict(type=LinearLR, start_factor=0.02, by_epoch=False, begin=0, end=30),
     dict(type=CosineAnnealingLR, T_max=270, eta_min=0.0, by_epoch=False, begin=30, end=300),
 ]
-train_cfg = dict(type=PairTrainLoop, max_iters=300, val_interval=300)
+train_cfg = dict(type=PairTrainLoop, max_iters=300, val_interval=300, channels_last=True)
 default_hooks.update(logger=dict(interval=20), checkpoint=dict(interval=100, max_keep_ckpts=2))

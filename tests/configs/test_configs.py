@@ -101,8 +101,9 @@ def test_data_and_schedule_are_the_published_ones(name):
     assert config.train_dataloader.batch_size == batch_size and f"_{gpus}xb{batch_size}_{steps // 1000}k" in name
     assert config.train_cfg.max_iters == steps
     assert named(config.param_scheduler) == dict(type="MultiStepLR", by_epoch=False, milestones=drops, gamma=0.1)
-    sgd = dict(type="SGD", lr=0.1, momentum=0.9, weight_decay=1e-4)
+    sgd = dict(type="SGD", lr=0.1, momentum=0.9, weight_decay=1e-4, fused=True)
     assert named(config.optim_wrapper.optimizer) == sgd
+    assert config.optim_wrapper.precision == "float32" and config.compile is False
 
 
 @pytest.mark.parametrize("name", PUBLISHED)

@@ -1,5 +1,6 @@
 import pytest
 import torch
+from mmengine.optim import OptimWrapper
 
 from cmp.datasets import PairSampler
 from cmp.engine import loops
@@ -72,13 +73,16 @@ def test_the_image_is_encoded_once_and_the_batch_not_written_to(model):
     assert all(torch.equal(value, samples[name]) for name, value in before.items())
 
 
-class Runner:
+class Runner(torch.nn.Module):
     """As much of a runner as the loops ask for; as its own model it notes what it is given and what torch draws."""
 
-    seed, val_loop, optim_wrapper = 3, None, None
+    seed, val_loop = 3, None
 
     def __init__(self, model=None):
-        self.model, self.visualizer, self.seen = model or self, self, []
+        super().__init__()
+        weight = torch.nn.Parameter(torch.zeros(2, 3, 1, 2))
+        self.optim_wrapper = OptimWrapper(torch.optim.SGD([weight], lr=1))
+        self.__dict__.update(model=model or self, visualizer=self, seen=[])
 
     def call_hook(self, name, **_):
         pass
