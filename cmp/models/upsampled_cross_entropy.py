@@ -82,7 +82,7 @@ class _BandedCrossEntropy(torch.autograd.Function):
             entropies, weights, gradient = _walk_bands(
                 logits, flow, known, quantizer, bin_weights, ctx.needs_input_grad[0]
             )
-        ctx.groups, ctx.dtype = tuple(quantizer.groups), logits.dtype
+        ctx.groups = tuple(quantizer.groups)
         ctx.save_for_backward(gradient)
         ctx.mark_non_differentiable(weights)
         return entropies, weights
@@ -92,7 +92,7 @@ class _BandedCrossEntropy(torch.autograd.Function):
     def backward(ctx, grad_entropies, _):
         (gradient,) = ctx.saved_tensors
         scales = grad_entropies.repeat_interleave(torch.tensor(ctx.groups, device=gradient.device))
-        return (gradient * scales[:, None, None]).to(ctx.dtype), None, None, None, None
+        return gradient * scales[:, None, None], None, None, None, None  # autograd rounds it to the logits' type
 
 
 def _walk_bands(

@@ -130,6 +130,21 @@ def test_a_resumed_run_sees_the_pairs_and_draws_the_numbers_it_would_have(num_wo
     assert len({drawn for _, drawn in whole}) == 7
 
 
+@pytest.mark.parametrize("channels_last", (False, True))
+def test_weights_and_state_are_laid_out_before_the_first_step(channels_last):
+    runner = Runner()
+    runner.convolution = torch.nn.Conv2d(3, 4, 3).to(memory_format=torch.channels_last)
+    weight = runner.convolution.weight
+    runner.optim_wrapper = OptimWrapper(torch.optim.SGD([weight], lr=1, momentum=0.9))
+    momentum = torch.randn_like(weight)
+    runner.optim_wrapper.optimizer.state[weight]["momentum_buffer"] = momentum
+    loader = torch.utils.data.DataLoader(Numbers(), batch_size=2, sampler=PairSampler(Numbers()), collate_fn=tuple)
+    PairTrainLoop(runner, loader, max_iters=1, channels_last=channels_last).run()
+    laid_out = runner.optim_wrapper.optimizer.state[weight]["momentum_buffer"]
+    assert weight.is_contiguous() != channels_last and laid_out.stride() == weight.stride()
+    assert torch.equal(laid_out, momentum)
+
+
 def test_processes_draw_different_numbers(monkeypatch):
     first = run(2)
     monkeypatch.setattr(loops, "get_rank", lambda: 1)

@@ -1,4 +1,5 @@
 import copy
+from contextlib import contextmanager
 
 import pytest
 import torch
@@ -71,6 +72,19 @@ def test_gradients_accumulate_as_in_mmengine():
     assert torch.equal(model.decoder.head.weight, before)
     losses(model, wrapper, steps=1)
     assert not torch.equal(model.decoder.head.weight, before)
+
+
+def test_processes_wait_for_each_other_only_when_weights_are_about_to_move(monkeypatch):
+    model, alone = network(), []
+
+    @contextmanager
+    def no_sync():
+        alone.append(True)
+        yield
+
+    monkeypatch.setattr(model, "no_sync", no_sync, raising=False)  # as a model wrapper for several processes has it
+    losses(model, PreciseOptimWrapper(sgd(model), precision="bfloat16", accumulative_counts=2), steps=2)
+    assert alone == [True]
 
 
 def test_an_unknown_precision_is_refused():
