@@ -61,11 +61,11 @@ val_dataloader.update(
 optim_wrapper = dict(
     type=PreciseOptimWrapper,
     precision="float32",
-    optimizer=dict(type=AdamW, lr=4e-3, weight_decay=0.01, fused=True),
+    optimizer=dict(type=AdamW, lr=4e-3, weight_decay=0.01),
 )
 param_scheduler = [
     dict(type=LinearLR, start_factor=0.02, by_epoch=False, begin=0, end=30),
     dict(type=CosineAnnealingLR, T_max=270, eta_min=0.0, by_epoch=False, begin=30, end=300),
 ]
-train_cfg = dict(type=PairTrainLoop, max_iters=300, val_interval=300, channels_last=True)
+train_cfg = dict(type=PairTrainLoop, max_iters=300, val_interval=300, channels_last=False)
 default_hooks.update(logger=dict(interval=20), checkpoint=dict(interval=100, max_keep_ckpts=2))

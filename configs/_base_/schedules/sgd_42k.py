@@ -8,8 +8,8 @@ from cmp.engine.step import PreciseOptimWrapper
 
 optim_wrapper = dict(
     type=PreciseOptimWrapper,
-    precision="float32",  # "bfloat16": not as published, and two to four times faster
+    precision="float32",  # as published; or "bfloat16"
     optimizer=dict(type=SGD, lr=0.1, momentum=0.9, weight_decay=1e-4, fused=True),
 )
 param_scheduler = dict(type=MultiStepLR, by_epoch=False, milestones=[24000, 36000], gamma=0.1)
-train_cfg = dict(type=PairTrainLoop, max_iters=42000, val_interval=2000, channels_last=True)
+train_cfg = dict(type=PairTrainLoop, max_iters=42000, val_interval=2000, channels_last=False)
