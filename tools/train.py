@@ -4,7 +4,10 @@ Example:
     python tools/train.py configs/pretrain/cmp_r50_yfcc_16xb10_42k.py --data my_pairs --work-dir work_dirs/r50 \
         --cfg-options train_dataloader.batch_size=8
 
-Several processes: bash tools/dist_train.sh CONFIG NUM_PROCS [the same arguments].
+Several processes: bash tools/dist_train.sh CONFIG NUM_PROCS [the same arguments]; under Slurm: tools/slurm_train.sh.
+
+SIGTERM and SIGUSR1 finish the step, save a checkpoint and exit with status 75: start again with --resume. Other
+statuses: 0 trained to the end, 2 anything wrong, named in the last line.
 """
 
 import argparse
@@ -14,13 +17,15 @@ from pathlib import Path
 
 import torch
 from mmengine.config import DictAction
-from mmengine.runner import Runner
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the checkout's own packages, installed or not
 
 from cmp.datasets import open_pairs
 from cmp.engine.checkpoint import newest_checkpoint, read_checkpoint
 from cmp.engine.config import read_config
+from cmp.engine.provenance import record_start
+from cmp.engine.runner import PairRunner
+from cmp.engine.stop_signals import STOPPED_STATUS
 
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
@@ -52,12 +57,22 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def checkpoint_to_resume(asked: str, work_dir: str) -> str | None:
+def checkpoint_to_resume(asked: str | None, work_dir: str) -> str | None:
     """The checkpoint to go on from: the one asked for, or with "auto" the newest whole one; None to start anew.
 
+    Where torchrun starts the processes again after a failure, they go on from the newest, whatever was asked for.
+
     Raises:
-        FileNotFoundError, ValueError: the one asked for is missing or broken.
+        FileNotFoundError, ValueError: the one asked for is missing or broken, or nothing was asked for and the folder
+            has another run's checkpoints, which a later --resume would take for this run's.
     """
+    if int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0)) > 0:
+        asked = "auto"
+    if asked is None:
+        earlier = sorted(Path(work_dir).glob("iter_*.pth"))
+        if earlier:
+            raise ValueError(f"{earlier[0]} is of an earlier run: --resume goes on, another --work-dir starts anew")
+        return None
     if asked != "auto":
         read_checkpoint(asked)
         return asked
@@ -68,9 +83,27 @@ def checkpoint_to_resume(asked: str, work_dir: str) -> str | None:
     return str(path) if path else None
 
 
+def final_status(status: int = 0) -> int:
+    """Note a status that no restart would change, for the launcher and for the processes that torchrun starts again.
+
+    Args:
+        status: to be noted; 0 asks for what was.
+
+    Returns:
+        The status; 0 if none was noted. Nothing is noted unless tools/dist_train.sh says where.
+    """
+    file = Path(os.environ.get("CMP_STATUS_FILE", os.devnull))
+    if status:
+        file.write_text(str(status))
+        return status
+    return int(file.read_text() or 0) if file.exists() else 0
+
+
 def main(argv: list[str] | None = None) -> int:
     """Train; returns the exit status."""
     args = parse_args(argv)
+    if final_status():
+        return final_status()
     try:
         config = read_config(args.config, args.cfg_options)
         if args.data:
@@ -79,33 +112,40 @@ def main(argv: list[str] | None = None) -> int:
                 if loader is not None:
                     loader.dataset.source.paths = args.data
         config.work_dir = args.work_dir or str(Path("work_dirs") / Path(args.config).stem)
-        if args.resume:
-            config.load_from = checkpoint_to_resume(args.resume, config.work_dir)
-            config.resume = config.load_from is not None
+        checkpoint = checkpoint_to_resume(args.resume, config.work_dir)
+        if checkpoint:
+            config.load_from, config.resume = checkpoint, True
     except (OSError, ValueError) as error:
         print(f"train.py: {error}", file=sys.stderr)
-        return 2
-    if "RANK" in os.environ:  # started by torchrun
+        return final_status(2)
+    if "RANK" in os.environ:  # started by torchrun or srun
         config.launcher = "pytorch"
         if not torch.cuda.is_available():
+            if config.get("sync_bn"):
+                print("train.py: sync_bn needs GPUs: torch's SyncBatchNorm does not run on CPUs", file=sys.stderr)
+                return final_status(2)
             torch.distributed.init_process_group("gloo")
             # By name: mmengine writes this into the config's text, where a class would not parse.
             config.model_wrapper_cfg = dict(type="MMDistributedDataParallel", device_ids=None, broadcast_buffers=False)
     try:
-        runner = Runner.from_cfg(config)
+        runner = PairRunner.from_cfg(config)
+        if runner.rank == 0:
+            record_start(runner.work_dir, resumed_from=checkpoint, num_processes=runner.world_size)
         runner.train()
-    except (OSError, ValueError, TypeError) as error:
+    except (OSError, ValueError, TypeError, FloatingPointError) as error:
         if os.environ.get("CMP_TRACEBACK"):
             raise
         print(f"train.py: {error} (CMP_TRACEBACK=1 shows where)", file=sys.stderr)
-        return 2
+        return final_status(2) if isinstance(error, FloatingPointError) else 2
+    stopped_by = runner.train_loop.stopped_by
     if runner.rank == 0:
         newest = Path(config.work_dir) / "last_checkpoint"
         checkpoint = newest.read_text().strip() if newest.is_file() else "none was due"
-        print(f"trained to step {runner.iter} of {runner.max_iters}; checkpoint: {checkpoint}; log: {runner.log_dir}")
+        done = f"stopped by {stopped_by} at" if stopped_by else "trained to"
+        print(f"{done} step {runner.iter} of {runner.max_iters}; checkpoint: {checkpoint}; log: {runner.log_dir}")
     if torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
-    return 0
+    return final_status(STOPPED_STATUS) if stopped_by else 0
 
 
 if __name__ == "__main__":

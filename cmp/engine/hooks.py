@@ -5,7 +5,7 @@ import sys
 import numpy as np
 import torch
 from mmengine.dist import is_main_process
-from mmengine.hooks import Hook
+from mmengine.hooks import CheckpointHook, Hook
 from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 from tqdm import tqdm
@@ -23,6 +23,14 @@ class PlainCheckpoint(Hook):
     """
 
     priority = "LOWEST"
+
+    def before_train(self, runner: Runner) -> None:
+        for hook in runner.hooks:
+            if isinstance(hook, CheckpointHook) and hook.max_keep_ckpts == 1:
+                raise ValueError(
+                    "default_hooks.checkpoint.max_keep_ckpts must be at least 2: the oldest checkpoint is removed "
+                    "before the new one is whole, so a run killed in between would have none"
+                )
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
@@ -58,7 +66,12 @@ class PredictionPictures(Hook):
 
 
 class ProgressBar(Hook):
-    """A bar with an ETA: on a terminal, and elsewhere too if the log is too quiet to have the same in its lines."""
+    """A bar with an ETA, the loss and the share of the time that goes into waiting for data, over the last steps.
+
+    On a terminal, and elsewhere too if the log is too quiet to have the same in its lines.
+    """
+
+    WINDOW_STEPS = 20
 
     priority = "VERY_LOW"
 
@@ -76,6 +89,12 @@ class ProgressBar(Hook):
         )
 
     def after_train_iter(self, runner: Runner, batch_idx: int, data_batch=None, outputs: dict | None = None) -> None:
+        scalars = runner.message_hub.log_scalars
+        shown = {"loss": ("train/loss", ".3f"), "data wait": ("train/data_time_share", ".0%")}
+        means = {
+            name: (scalars[key].mean(self.WINDOW_STEPS), form) for name, (key, form) in shown.items() if key in scalars
+        }
+        self.bar.set_postfix({name: format(mean, form) for name, (mean, form) in means.items()}, refresh=False)
         self.bar.update()
 
     def after_train(self, runner: Runner) -> None:

@@ -15,6 +15,7 @@ randomness = dict(seed=0)
 log_processor = dict(by_epoch=False, window_size=20)
 log_level = "INFO"
 compile = False  # True or torch.compile's arguments; the first steps then take minutes
+sync_bn = None  # "torch": batch norm over the pairs of all processes, on GPUs; the published runs had it per GPU
 resume = False
 load_from = None
 

@@ -67,5 +67,7 @@ param_scheduler = [
     dict(type=LinearLR, start_factor=0.02, by_epoch=False, begin=0, end=30),
     dict(type=CosineAnnealingLR, T_max=270, eta_min=0.0, by_epoch=False, begin=30, end=300),
 ]
-train_cfg = dict(type=PairTrainLoop, max_iters=300, val_interval=300, channels_last=False)
+train_cfg = dict(
+    type=PairTrainLoop, max_iters=300, val_interval=300, channels_last=False, accumulate_batches=1, max_skips_in_row=10
+)
 default_hooks.update(logger=dict(interval=20), checkpoint=dict(interval=100, max_keep_ckpts=2))

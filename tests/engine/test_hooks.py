@@ -4,6 +4,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from mmengine.hooks import CheckpointHook
 from mmengine.logging import HistoryBuffer
 
 from cmp.engine.checkpoint import load_model
@@ -84,11 +85,22 @@ def test_a_validation_of_nothing_draws_nothing():
 
 @pytest.mark.parametrize(("log_level", "shown"), [("INFO", False), ("WARNING", True)])
 def test_away_from_a_terminal_a_bar_is_shown_where_the_log_is_quiet(log_level, shown, capsys):
-    runner = SimpleNamespace(cfg={"log_level": log_level}, max_iters=3, iter=1)
+    scalars = {"train/loss": HistoryBuffer([2.0, 4.0], [1, 1]), "train/data_time_share": HistoryBuffer([1, 1], [2, 6])}
+    hub = SimpleNamespace(log_scalars=scalars)
+    runner = SimpleNamespace(cfg={"log_level": log_level}, max_iters=3, iter=1, message_hub=hub)
     bar = ProgressBar()
     bar.before_train(runner)
     bar.bar.mininterval = 0
     for step in (1, 2):
         bar.after_train_iter(runner, step)
     bar.after_train(runner)
-    assert ("3/3" in capsys.readouterr().err) == shown
+    shown_text = capsys.readouterr().err
+    assert all((part in shown_text) == shown for part in ("3/3", "loss=3.000", "data wait=25%"))
+
+
+def test_one_checkpoint_at_a_time_is_refused():
+    runner = SimpleNamespace(hooks=[CheckpointHook(interval=1, max_keep_ckpts=1)])
+    with pytest.raises(ValueError, match="max_keep_ckpts must be at least 2"):
+        PlainCheckpoint().before_train(runner)
+    runner.hooks[0].max_keep_ckpts = 2
+    PlainCheckpoint().before_train(runner)
