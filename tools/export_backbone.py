@@ -35,10 +35,11 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument("--format", choices=FORMATS, default="torchvision", help="its reader (default: %(default)s)")
     parser.add_argument("--overwrite", action="store_true", help="replace OUT where it exists and differs")
+    parser.add_argument("--ema", action="store_true", help="take the moving average that the run kept (WeightAverage)")
     args = parser.parse_args(argv)
 
     try:
-        report = export_backbone(args.checkpoint, args.out, args.format, overwrite=args.overwrite)
+        report = export_backbone(args.checkpoint, args.out, args.format, overwrite=args.overwrite, ema=args.ema)
     except FileExistsError as error:
         print(f"error: {error}; --overwrite replaces it", file=sys.stderr)
         return 1

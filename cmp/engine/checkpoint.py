@@ -21,17 +21,23 @@ class Checkpoint(NamedTuple):
     # strings, but for "cmp", which stands there as JSON and is decoded
 
 
-def read_checkpoint(path: str | PathLike) -> Checkpoint:
+def read_checkpoint(path: str | PathLike, *, ema: bool = False) -> Checkpoint:
     """Read one of our checkpoints, a plain state dict, or a safetensors file, onto the CPU.
 
     Args:
         path: a file by our runner ({"state_dict": ..., "meta": ...}), a torch file of tensors alone, or `.safetensors`.
+        ema: the moving average of the weights that the run kept beside them (`WeightAverage`).
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the file is broken, would run code on loading, or holds no tensors.
+        ValueError: the file is broken, would run code on loading, or holds no tensors, or no average where one is
+            asked for.
     """
     content = read_weight_file(path)
+    if ema:
+        if "ema_state_dict" not in content:
+            raise ValueError(f"{path} holds no moving average of the weights: the run kept none (hook WeightAverage)")
+        content = {**content, "state_dict": content["ema_state_dict"]}
     state_dict, meta = content.get("state_dict", content), content.get("meta", {})
     if str(path).endswith(".safetensors"):
         meta = read_safetensors_metadata(path)

@@ -63,18 +63,19 @@ class BackboneFeatures(torch.nn.Module):
         return tuple(getattr(features, name) for name in self.names)
 
 
-def read_backbone(path: str | PathLike) -> Backbone:
+def read_backbone(path: str | PathLike, *, ema: bool = False) -> Backbone:
     """Take the image encoder out of a checkpoint, ours or the authors'.
 
     Args:
         path: any file that `read_checkpoint` reads, with keys under `image_encoder.`.
+        ema: take the moving average of the weights.
 
     Raises:
         FileNotFoundError: there is no such file.
         ValueError: the file is broken, holds no image encoder or an unknown or incomplete one, or weights that are not
             finite.
     """
-    checkpoint = read_checkpoint(path)
+    checkpoint = read_checkpoint(path, ema=ema)
     weights = {k.removeprefix(PREFIX): v for k, v in checkpoint.state_dict.items() if k.startswith(PREFIX)}
     if not weights:
         raise ValueError(f"{path} holds no image encoder: no key starts with {PREFIX!r}")
@@ -96,6 +97,8 @@ def read_backbone(path: str | PathLike) -> Backbone:
     metadata = _metadata(name, meta)
     if isinstance(encoder, TimmEncoder):
         metadata["not_pretrained"] = json.dumps(encoder.timm_state_dict()[1])
+    if ema:
+        metadata["weights"] = "exponential moving average"
     return Backbone(name, encoder.eval(), metadata)
 
 

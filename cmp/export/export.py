@@ -22,7 +22,7 @@ class ExportReport(NamedTuple):
 
 
 def export_backbone(
-    checkpoint: str | PathLike, out: str | PathLike, format: str, *, overwrite: bool = False
+    checkpoint: str | PathLike, out: str | PathLike, format: str, *, overwrite: bool = False, ema: bool = False
 ) -> ExportReport:
     """Write the image encoder of a checkpoint for another library, after proving that the library loads it.
 
@@ -33,6 +33,7 @@ def export_backbone(
             The model card is `out`.md, in the folder README.md.
         format: one of `FORMATS`.
         overwrite: replace existing files that differ. Identical ones are left alone either way.
+        ema: write the moving average of the weights; the metadata says so.
 
     Returns:
         What was written and what loading it back showed. Where the library is not installed, nothing is claimed.
@@ -43,7 +44,7 @@ def export_backbone(
         ValueError: the checkpoint cannot be exported to this format, or loading back fails; nothing is written then.
     """
     out = Path(out)
-    backbone = read_backbone(checkpoint)
+    backbone = read_backbone(checkpoint, ema=ema)
     files = {Path(f"{out}{end}"): data for end, data in export_content(backbone, format, out.suffix).items()}
 
     differing = [path for path in files if path.exists() and not (path.is_file() and path.read_bytes() == files[path])]
