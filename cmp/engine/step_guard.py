@@ -78,7 +78,9 @@ class StepGuard:
             return (
                 True  # scaled for half precision: overflow is part of it, and the scaler leaves such steps out itself
             )
-        gradients = [p.grad for group in self.wrapper.param_groups for p in group["params"] if p.grad is not None]
+        gradients = [
+            p.grad for group in self.wrapper.optimizer.param_groups for p in group["params"] if p.grad is not None
+        ]
         if not gradients:
             return True
         largest = torch._foreach_norm(gradients, torch.inf)  # not a sum, which could overflow on its own

@@ -1,0 +1,95 @@
+"""What mmengine offers by config and the documents promise: it does what they say."""
+
+import torch
+from mmengine.hooks import EMAHook
+from mmengine.model import convert_sync_batchnorm
+from mmengine.optim import OptimWrapper, build_optim_wrapper
+from torch import nn
+
+from cmp.engine.provenance import record_start
+from cmp.engine.runner import PairRunner, Runner
+from cmp.flow import FlowQuantizer
+from cmp.models import CMP, DiscreteLoss, MotionEncoder, PropagationDecoder, PyramidResNet
+
+
+def small_model():
+    torch.manual_seed(0)
+    return CMP(
+        image_encoder=dict(type=PyramidResNet, depth=18, top_stride=8, out_channels=8),
+        motion_encoder=dict(type=MotionEncoder, fill="nearest", out_channels=4),
+        decoder=dict(type=PropagationDecoder, strides=(1, 2), width=8, shortcut=True),
+        quantizer=dict(type=FlowQuantizer, num_bins=5),
+        loss=dict(type=DiscreteLoss),
+        init="default",
+    )
+
+
+def test_weight_decay_leaves_out_norms_and_biases_where_the_config_says_so():
+    model = small_model()
+    config = dict(
+        type=OptimWrapper,
+        optimizer=dict(type=torch.optim.SGD, lr=0.1, weight_decay=1e-4),
+        paramwise_cfg=dict(norm_decay_mult=0.0, bias_decay_mult=0.0),
+    )
+    groups = build_optim_wrapper(model, config).optimizer.param_groups
+    decay = {id(p): group["weight_decay"] for group in groups for p in group["params"]}
+    norms = {id(p) for m in model.modules() if isinstance(m, nn.BatchNorm2d) for p in m.parameters()}
+    counted = {0.0: 0, 1e-4: 0}
+    for name, parameter in model.named_parameters():
+        expected = 0.0 if id(parameter) in norms or name.endswith("bias") else 1e-4
+        assert decay.pop(id(parameter)) == expected
+        counted[expected] += 1
+    assert not decay and min(counted.values()) > 10
+
+
+def test_every_batch_norm_becomes_one_over_all_processes_under_the_same_keys():
+    model = small_model()
+    keys, norms = list(model.state_dict()), sum(isinstance(m, nn.BatchNorm2d) for m in model.modules())
+    model = convert_sync_batchnorm(model, "torch")
+    assert sum(isinstance(m, nn.SyncBatchNorm) for m in model.modules()) == norms > 10
+    assert not any(isinstance(m, nn.BatchNorm2d) for m in model.modules()) and list(model.state_dict()) == keys
+
+
+def test_mmengines_own_average_is_saved_as_if_it_were_the_trained_weights():
+    """Why there is a hook of our own; should this fail one day, it may go."""
+    hook = EMAHook(momentum=0.5)
+    hook.ema_model = nn.Module()
+    hook.ema_model.module = nn.Linear(1, 1)
+    trained = {"weight": torch.tensor([[3.0]]), "bias": torch.tensor([0.0])}
+    checkpoint = {"state_dict": dict(trained)}
+    hook.before_save_checkpoint(None, checkpoint)
+    assert not torch.equal(checkpoint["state_dict"]["weight"], trained["weight"])
+
+
+def test_a_checkpoint_has_its_name_only_when_it_is_whole(tmp_path, monkeypatch):
+    class Killed(Exception):
+        pass
+
+    def half(self, out_dir, filename, **_):
+        (tmp_path / filename).write_bytes(b"half")
+        raise Killed
+
+    def whole(self, out_dir, filename, **_):
+        assert not (tmp_path / "iter_3.pth").exists()
+        (tmp_path / filename).write_bytes(b"whole")
+
+    runner = PairRunner.__new__(PairRunner)
+    monkeypatch.setattr(Runner, "save_checkpoint", half)
+    try:
+        runner.save_checkpoint(str(tmp_path), "iter_3.pth", meta={})
+    except Killed:
+        pass
+    assert [path.name for path in tmp_path.iterdir()] == ["iter_3.pth.partial"]
+    monkeypatch.setattr(Runner, "save_checkpoint", whole)
+    runner.save_checkpoint(str(tmp_path), filename="iter_3.pth", meta={})
+    assert [path.name for path in tmp_path.iterdir()] == ["iter_3.pth"]
+    assert (tmp_path / "iter_3.pth").read_bytes() == b"whole"
+
+
+def test_every_start_is_noted(tmp_path):
+    first = record_start(tmp_path / "run", resumed_from=None, num_processes=1)
+    record_start(tmp_path / "run", resumed_from="iter_3.pth", num_processes=2)
+    lines = (tmp_path / "run" / "starts.jsonl").read_text().splitlines()
+    assert len(lines) == 2 and '"resumed_from": "iter_3.pth"' in lines[1] and '"processes": 2' in lines[1]
+    assert first["commit"] is None or len(first["commit"]) == 40
+    assert first["torch"] == torch.__version__
