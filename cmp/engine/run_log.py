@@ -11,7 +11,7 @@ import numpy as np
 class RunLog(NamedTuple):
     """Scalars of a run, over all its starts."""
 
-    train: dict[str, np.ndarray]  # name to (N, 2) float64: step, value
+    train: dict[str, np.ndarray]  # name, without "train/" or "val/", to (N, 2) float64: step, value
     val: dict[str, np.ndarray]
     resumed_after: list[int]  # the step after which each later start went on
 
@@ -59,6 +59,7 @@ def _lines(path: Path) -> list[dict]:
 
 
 def _curves(lines: dict[int, dict]) -> dict[str, np.ndarray]:
+    lines = {step: {name.split("/", 1)[-1]: value for name, value in line.items()} for step, line in lines.items()}
     names = dict.fromkeys(name for line in lines.values() for name in line if name not in ("iter", "step"))
     return {
         name: np.array([(step, line[name]) for step, line in sorted(lines.items()) if name in line], np.float64)

@@ -14,8 +14,8 @@ def write(run, start, *lines, tail=""):
 def test_a_run_that_went_on_from_a_checkpoint_is_one_curve(tmp_path):
     first = [dict(iter=step, step=step, loss=float(step)) for step in (1, 2, 3, 4)]
     write(tmp_path, "20260101_000000", *first, dict(step=2, epe=9.0), dict(step=4, epe=8.0), tail='{"iter": 5, "lo')
-    second = [dict(iter=step, step=step, loss=10.0 * step) for step in (4, 5)]
-    write(tmp_path, "20260101_000001", *second, dict(step=5, epe=7.0, time=0.1))
+    second = [{"iter": step, "step": step, "train/loss": 10.0 * step} for step in (4, 5)]
+    write(tmp_path, "20260101_000001", *second, {"step": 5, "val/epe": 7.0, "val/time": 0.1})
     log = read_run(tmp_path)
     assert log.train["loss"].tolist() == [[1, 1], [2, 2], [3, 3], [4, 40], [5, 50]]
     assert log.val["epe"].tolist() == [[2, 9], [5, 7]] and log.val["time"].tolist() == [[5, 0.1]]

@@ -15,14 +15,17 @@ import pytest
 import torch
 import torchvision
 from mmengine.dataset import default_collate
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from cmp.datasets import Crop, PairList, PropagationDataset
 from cmp.engine.checkpoint import load_model
+from cmp.engine.config import read_config
 from cmp.engine.loops import predict_with_controls
 from cmp.engine.metrics import FlowMetric
+from cmp.engine.run_log import read_run
 from cmp.flow import write_flow
 from tools.export_backbone import main as export_backbone
-from tools.train import main
+from tools.train import checkpoint_to_resume, main
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIG = str(ROOT / "configs" / "pretrain" / "cmp_r18_quickstart_1xb16_300.py")
@@ -89,7 +92,8 @@ def logged(run):
     """(step, loss) of every training step and the metrics of every validation that a run logged."""
     (scalars,) = run.glob("*/vis_data/scalars.json")
     lines = [json.loads(line) for line in scalars.read_text().splitlines()]
-    return [(line["iter"], line["loss"]) for line in lines if "iter" in line], [x for x in lines if "epe" in x]
+    validations = [{k.removeprefix("val/"): v for k, v in line.items()} for line in lines if "val/epe" in line]
+    return [(line["iter"], line["train/loss"]) for line in lines if "iter" in line], validations
 
 
 def test_a_run_logs_every_step_validates_and_draws(finished):
@@ -188,6 +192,78 @@ def test_two_processes_share_the_pairs_and_judge_each_held_out_pair_once(pairs, 
     names = [name for name in alone if name != "epe_shuffled_image" and not math.isnan(alone[name])]
     assert len(names) > 8
     assert {name: validations[-1][name] for name in names} == pytest.approx({n: alone[n] for n in names}, rel=1e-4)
+
+
+INTERRUPT = """
+import os, signal
+from mmengine.hooks import Hook
+
+class Interrupt(Hook):
+    def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
+        if runner.iter + 1 == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+"""
+
+
+def test_a_run_that_is_told_to_stop_saves_says_75_and_goes_on_exactly(finished, pairs, tmp_path, monkeypatch):
+    (tmp_path / "interrupt.py").write_text(INTERRUPT)
+    read_config(CONFIG).dump(tmp_path / "config.py")
+    with open(tmp_path / "config.py", "a") as file:
+        file.write("\ncustom_hooks.append(dict(type='interrupt.Interrupt'))\n")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setattr(sys.modules[__name__], "CONFIG", str(tmp_path / "config.py"))
+    process = train(tmp_path, pairs)
+    assert process.returncode == 75, process.stderr[-3000:]
+    assert process.stdout.splitlines()[-1].startswith(f"stopped by SIGTERM at step 2 of {STEPS}; checkpoint: ")
+    assert [path.name for path in (tmp_path / "run").glob("iter_*")] == ["iter_2.pth"]
+    process = train(tmp_path, pairs, "--resume")
+    assert process.returncode == 0, process.stderr[-3000:]
+    log, whole = read_run(tmp_path / "run"), read_run(finished)
+    assert log.resumed_after == [2] and log.train["loss"].tolist() == whole.train["loss"].tolist()
+    assert log.val["epe"].tolist() == whole.val["epe"].tolist()
+    one, other = (torch.load(f / "iter_6.pth", weights_only=True) for f in (finished, tmp_path / "run"))
+    for part in ("state_dict", "optimizer"):
+        torch.testing.assert_close(one[part], other[part], rtol=0, atol=0)
+    assert one["param_schedulers"] == other["param_schedulers"]
+
+
+def test_a_run_keeps_its_config_its_commit_its_scalars_and_its_pictures(finished):
+    (start,) = [json.loads(line) for line in (finished / "starts.jsonl").read_text().splitlines()]
+    assert start["resumed_from"] is None and start["processes"] == 1 and "commit" in start
+    assert (finished / Path(CONFIG).name).is_file()
+    (folder,) = finished.glob("*/vis_data")
+    events = EventAccumulator(str(folder))
+    events.Reload()
+    scalars = events.Tags()["scalars"]
+    assert {"train/loss", "train/lr", "val/loss", "val/epe", "val/epe_no_guidance", "train/data_time_share"} <= set(
+        scalars
+    )
+    assert [event.step for event in events.Scalars("train/loss")] == [1, 2, 3, 4, 5, 6]
+    assert [event.step for event in events.Images("predictions")] == [3, 6]
+    share = [event.value for event in events.Scalars("train/data_time_share")]
+    assert all(0 < value < 1 for value in share)
+    (log,) = finished.glob("*/*.log")
+    assert "eta: " in log.read_text() and "data_time_share: " in log.read_text()
+
+
+def test_a_folder_with_another_runs_checkpoints_is_refused(finished, pairs, capsys, monkeypatch):
+    arguments = [CONFIG, "--data", str(pairs), "--work-dir", str(finished)]
+    assert main(arguments) == 2
+    assert "is of an earlier run: --resume goes on" in capsys.readouterr().err
+    monkeypatch.setenv("CMP_STATUS_FILE", str(finished.parent / "status"))
+    assert main(arguments) == 2
+    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")  # torchrun tries again, but the refusal stands
+    assert main(arguments) == 2
+    assert checkpoint_to_resume(None, str(finished)) == str(finished / "iter_6.pth")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="GPUs have it")
+def test_batch_norm_over_all_processes_needs_gpus_and_says_so(pairs, tmp_path, capsys, monkeypatch):
+    for name, value in dict(RANK="0", WORLD_SIZE="1", LOCAL_RANK="0").items():
+        monkeypatch.setenv(name, value)
+    arguments = [CONFIG, "--data", str(pairs), "--work-dir", str(tmp_path / "run")]
+    assert main([*arguments, "--cfg-options", "sync_bn=torch"]) == 2
+    assert "sync_bn needs GPUs" in capsys.readouterr().err
 
 
 def test_what_cannot_start_is_named_and_exits_with_2(tmp_path, capsys):
