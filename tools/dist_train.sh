@@ -31,7 +31,8 @@ else
     rendezvous=(--standalone)
 fi
 CMP_STATUS_FILE=$(mktemp)  # torchrun answers 1 whatever its processes' statuses are
-export CMP_STATUS_FILE
+# torchrun's own store outlives a restart, and its processes would look for each other where the dead ones were.
+export CMP_STATUS_FILE TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1
 unset MASTER_ADDR MASTER_PORT
 set -m  # a process group of its own: a signal to ours reaches torchrun once, through the trap
 "$python" -m torch.distributed.run --nproc-per-node "$procs" --max-restarts "${MAX_RESTARTS:-3}" "${rendezvous[@]}" \
