@@ -134,15 +134,16 @@ def test_a_run_killed_at_random_moments_ends_as_one_that_never_was(whole, pairs,
     kills = 0
     for _ in range(4):
         process = start(tmp_path, pairs, "--resume", num_procs=num_procs, options=["train_dataloader.num_workers=1"])
-        known = len(list((tmp_path / "run").glob("*/vis_data/scalars.json")))
-        while process.poll() is None and len(list((tmp_path / "run").glob("*/vis_data/scalars.json"))) == known:
-            time.sleep(0.02)
-        time.sleep(rng.uniform(0.05, 1.5))
+        known = set((tmp_path / "run").glob("iter_*.pth"))
+        while process.poll() is None and not set((tmp_path / "run").glob("iter_*.pth")) - known:
+            time.sleep(0.02)  # until it has come further than the start before
+        time.sleep(rng.uniform(0, 0.5))
         kills += process.poll() is None
         kill_tree(process.pid)
         process.wait()
-    assert kills >= 2
+    assert kills >= 1
     assert status_of(start(tmp_path, pairs, "--resume", num_procs=num_procs), tmp_path) == 0
+    assert read_run(tmp_path / "run").resumed_after
     assert_same(tmp_path, folder)
 
 
