@@ -60,6 +60,10 @@ def prepare_video(task: VideoTask, progress: Callable[[int | TimeLimit], None]) 
         record.update(status="failed", reason="unreadable", detail=_without_folder(error, task.video_dir))
         _commit(task, record)
         return
+    except Exception as error:  # as below
+        record.update(status="failed", reason="broke", detail=_without_folder(repr(error), task.video_dir))
+        _commit(task, record)
+        return
     with reader, ShardWriter(task.out_dir, task.source.video_id) as shard:
         try:
             _write_samples(task, reader, shard, record, progress)
@@ -235,6 +239,6 @@ def _jpeg(image: np.ndarray, quality: int) -> bytes:
     return cv2.imencode(".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), flags)[1].tobytes()
 
 
-def _without_folder(error: BaseException, folder: str) -> str:
+def _without_folder(error: BaseException | str, folder: str) -> str:
     """The error as text that does not depend on where the videos lie, so that records do not."""
     return str(error).replace(os.path.abspath(folder) + os.sep, "").replace(str(folder).rstrip(os.sep) + os.sep, "")

@@ -491,6 +491,8 @@ def _open_container(path: str | os.PathLike):
             stream = container.streams.best("video")
             if stream is None:
                 raise ValueError(f"{path}: has no video stream")
+            if stream.codec_context is None:
+                raise ValueError(f"{path}: no decoder for its video stream")
             stream.codec_context.options = {"max_pixels": str(_MAX_PIXELS)}
             yield container, stream
     finally:

@@ -9,8 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cmp.datasets.pair_store import PairStore, read_records
+from cmp.datasets.pair_store import PairStore, begin_store, lock_store, read_records
 from cmp.datasets.store_check import check_store
+from data_prep import pipeline
+from data_prep.videos import VideoSource
 
 TOOLS = Path(__file__).resolve().parents[2] / "tools"
 
@@ -90,6 +92,31 @@ def test_file_names_of_any_bytes_go_through_every_output(hostile, tmp_path, caps
     assert load(TOOLS / "browse_pairs.py").main([str(out), str(page)]) in (0, None)
     html = page.read_text("utf-8")
     assert "&lt;b&gt;&amp;" in html and "<b>&" not in html
+
+
+def test_whatever_opening_a_video_raises_costs_that_video_alone(hostile, tmp_path, monkeypatch):
+    hostile.load_generator().write_good(tmp_path / "videos", 2)
+    data = (tmp_path / "videos" / "good_01.mkv").read_bytes()
+    assert b"V_MPEG4/ISO/AVC" in data
+    (tmp_path / "videos" / "strange.mkv").write_bytes(data.replace(b"V_MPEG4/ISO/AVC", b"V_MPEG4/ISO/XXX"))
+    options = {"num_workers": 1, "show_progress": False}
+    report = hostile.prepare_folder(tmp_path / "videos", tmp_path / "store", hostile.SETTINGS, **options)
+    assert report.videos == 2 and report.failed == {"unreadable": 1}
+    assert "no decoder" in report.failures[0][2]
+
+    def strange(*args, **kwargs):
+        raise AttributeError("no such thing")
+
+    monkeypatch.setattr(pipeline, "open_video", strange)
+    with lock_store(tmp_path / "other"):
+        begin_store(tmp_path / "other", {}, {})
+    source = VideoSource("strange.mkv", "file")
+    pipeline.prepare_video(
+        pipeline.VideoTask(str(tmp_path / "videos"), str(tmp_path / "other"), source, hostile.SETTINGS, ("auto",)),
+        print,
+    )
+    [record] = read_records(tmp_path / "other").values()
+    assert (record["status"], record["reason"]) == ("failed", "broke") and "no such thing" in record["detail"]
 
 
 def test_pipes_devices_sockets_and_dangling_links_are_refused_without_being_opened(hostile, tmp_path):
