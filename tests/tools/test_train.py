@@ -211,7 +211,7 @@ def test_a_run_that_is_told_to_stop_saves_says_75_and_goes_on_exactly(finished, 
     with open(tmp_path / "config.py", "a") as file:
         file.write("\ncustom_hooks.append(dict(type='interrupt.Interrupt'))\n")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    monkeypatch.setattr(sys.modules[__name__], "CONFIG", str(tmp_path / "config.py"))
+    monkeypatch.setitem(globals(), "CONFIG", str(tmp_path / "config.py"))
     process = train(tmp_path, pairs)
     assert process.returncode == 75, process.stderr[-3000:]
     assert process.stdout.splitlines()[-1].startswith(f"stopped by SIGTERM at step 2 of {STEPS}; checkpoint: ")

@@ -103,7 +103,7 @@ def write_store(root: Path, pairs: list, num_videos: int = 1, samples_a_video: i
                     shard.add(i, i + GAP_FRAMES, members[(video + i) % len(members)])
                 written = shard.close()
             record = {"video_id": f"v{video:06d}", "status": "done", "shard": written, "dropped": []}
-            commit_record(root, record | {"samples": shard.samples})
+            commit_record(root, record | {"samples": [row | {"quality": {}} for row in shard.rows]})
         finish_store(root)
     return root
 
