@@ -34,16 +34,20 @@ CMP_STATUS_FILE=$(mktemp)  # torchrun answers 1 whatever its processes' statuses
 # torchrun's own store outlives a restart, and its processes would look for each other where the dead ones were.
 export CMP_STATUS_FILE TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1
 unset MASTER_ADDR MASTER_PORT
+torchrun="" told=0 asked=0
+stop() {
+    interrupted=1 asked=1
+    if [ -n "$torchrun" ] && [ "$told" = 0 ]; then
+        told=1
+        kill -TERM "$torchrun" 2>/dev/null || true
+    fi
+}
+trap stop TERM INT USR1  # before there is anything to stop: a signal in between must not be lost
 set -m  # a process group of its own: a signal to ours reaches torchrun once, through the trap
 "$python" -m torch.distributed.run --nproc-per-node "$procs" --max-restarts "${MAX_RESTARTS:-3}" "${rendezvous[@]}" \
     "$here/train.py" "$config" "$@" &
-torchrun=$! told=0
-stop() {
-    interrupted=1
-    [ "$told" = 1 ] || kill -TERM "$torchrun" 2>/dev/null || true
-    told=1
-}
-trap stop TERM INT USR1
+torchrun=$!
+[ "$asked" = 0 ] || stop
 interrupted=1
 while [ "$interrupted" = 1 ]; do  # a trapped signal ends wait before torchrun has ended
     interrupted=0 status=0
