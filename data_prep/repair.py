@@ -32,7 +32,10 @@ from data_prep.videos import find_videos
 
 @dataclass(frozen=True)
 class RepairReport:
-    """redone: paths of the videos done again; failed: (path, reason, detail) of those that could not be."""
+    """redone: paths of the videos done again; failed: (path, reason, detail) of those that could not be.
+
+    A video that the manifest says had failed before is no failure of the repair.
+    """
 
     redone: list[str]
     failed: list[tuple[str, str, str]]
@@ -71,6 +74,7 @@ def repair_store(
     if absent:
         raise FileNotFoundError(f"{video_dir}: does not hold the videos of {', '.join(absent)}; nothing was changed")
     with lock_store(root):
+        failed_before = _failed_before(root)
         if any(damage.file == "store.json" for damage in damages):
             _restore_about(root)
         settings = PrepareSettings.from_stored(read_about(root)["settings"], estimator_weights)
@@ -88,7 +92,22 @@ def repair_store(
     if not lost:
         return RepairReport([], [])
     report = prepare_folder(video_dir, root, settings, num_workers=num_workers, redo=lost, show_progress=show_progress)
-    return RepairReport(sorted(sources[video_id].path for video_id in lost), report.failures)
+    failed = [failure for failure in report.failures if failure[0] not in failed_before]
+    return RepairReport(sorted(sources[video_id].path for video_id in lost), failed)
+
+
+def _failed_before(root: Path) -> set[str]:
+    """Paths of the videos that the manifest says had failed; lines that are damaged say nothing."""
+    found = set()
+    path = root / "manifest.jsonl"
+    for text in path.read_bytes().splitlines() if path.is_file() else []:
+        try:
+            line = json.loads(text)
+            if line["status"] == "failed":
+                found.add(line["source"]["path"])
+        except (ValueError, TypeError, KeyError):
+            continue
+    return found
 
 
 def _restore_about(root: Path) -> None:

@@ -32,7 +32,7 @@ def flip(path, needle):
 
 
 def mend(store):
-    repair_store(store, store.parent / "videos", check_store(store), num_workers=1, show_progress=False)
+    return repair_store(store, store.parent / "videos", check_store(store), num_workers=1, show_progress=False)
 
 
 def test_a_missing_record_is_noticed_beside_other_damage(made):
@@ -42,6 +42,18 @@ def test_a_missing_record_is_noticed_beside_other_damage(made):
     assert {damage.file[:9] for damage in check_store(store)} == {"videos/te", "videos/a-"}
     mend(store)
     assert {path: path.read_bytes() for path in before} == before
+
+
+def test_only_a_video_that_had_not_failed_before_is_a_failure_of_the_repair(made):
+    store, before = made
+    for name in ("text-*", "a-*"):
+        flip(next((store / "videos").glob(name)), b"bytes")
+    report = mend(store)
+    assert sorted(report.redone) == ["a.mp4", "text.mp4"] and report.failed == []
+    assert {path: path.read_bytes() for path in before} == before
+    flip(next((store / "videos").glob("a-*")), b"bytes")
+    (store.parent / "videos" / "a.mp4").write_text("gone bad")
+    assert [failure[:2] for failure in mend(store).failed] == [("a.mp4", "unreadable")]
 
 
 def test_a_damaged_name_in_the_manifest_is_no_lost_video(made):
