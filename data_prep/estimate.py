@@ -24,7 +24,7 @@ from tqdm import tqdm
 from cmp.datasets.pair_store import begin_store, lock_store, read_records
 from cmp.video.readers import open_video
 from data_prep.deadlines import Deadline
-from data_prep.executors import LocalExecutor, available_cores
+from data_prep.executors import LocalExecutor, available_cores, check_limits
 from data_prep.job import limit_to_open
 from data_prep.pipeline import VideoTask, initialize_worker, prepare_video
 from data_prep.settings import PrepareSettings
@@ -72,6 +72,7 @@ def estimate_folder(
     seed: int = 0,
     num_workers: int | None = None,
     stall_s: float | None = 300.0,
+    deadline: Deadline | None = Deadline(),  # noqa: B008 (frozen)
     show_progress: bool = True,
 ) -> Estimate:
     """Estimate what `prepare_folder` would make of a folder; what a store already holds is not looked at.
@@ -79,7 +80,7 @@ def estimate_folder(
     Args:
         num_videos: size of the sample; all readable ones if there are no more.
         seed: of the sample's choice.
-        num_workers, stall_s: see `prepare_folder`; hours are for so many workers at a time.
+        num_workers, stall_s, deadline: see `prepare_folder`; hours are for so many workers at a time.
 
     Raises:
         FileNotFoundError, NotADirectoryError: `video_dir` is no folder.
@@ -88,6 +89,7 @@ def estimate_folder(
     """
     if num_videos < 1:
         raise ValueError(f"num_videos must be at least 1, got {num_videos}")
+    check_limits(num_workers, stall_s)
     sources = find_videos(video_dir)
     if not sources:
         raise ValueError(f"{video_dir}: holds no video")
@@ -106,10 +108,11 @@ def estimate_folder(
         with lock_store(out):
             begin_store(out, settings.as_stored(), {})
         tasks = [
-            VideoTask(str(video_dir), out, source, settings, (_backend(source, settings),), Deadline())
+            VideoTask(str(video_dir), out, source, settings, (_backend(source, settings),), deadline)
             for source, _, _ in (readable[i] for i in sample)
         ]
-        executor = LocalExecutor(timed_prepare, stall_s=stall_s, limit_s=limit_to_open, **options)
+        limit_s = None if deadline is None else limit_to_open
+        executor = LocalExecutor(timed_prepare, stall_s=stall_s, limit_s=limit_s, **options)
         seconds = np.asarray(_results(executor, tasks, stall_s or 0.0, "sample", show_progress), np.float64)
         records = read_records(out)
         found = [records.get(task.source.video_id) for task in tasks]

@@ -83,16 +83,10 @@ class LocalExecutor:
         max_growth_bytes: int = 256 << 20,
         on_progress: Callable[[Any], None] | None = None,
     ) -> None:
-        counts = {
-            "num_workers": num_workers,
-            "tasks_per_worker": tasks_per_worker,
-            "max_growth_bytes": max_growth_bytes,
-        }
-        for name, value in counts.items():
-            if value is not None and value < 1:
+        check_limits(num_workers, stall_s)
+        for name, value in (("tasks_per_worker", tasks_per_worker), ("max_growth_bytes", max_growth_bytes)):
+            if value < 1:
                 raise ValueError(f"{name} must be at least 1, got {value}")
-        if stall_s is not None and not stall_s > 0:
-            raise ValueError(f"stall_s must be above 0, got {stall_s}")
         self._function, self._initialize = function, initialize
         self._num_workers = num_workers or available_cores()
         self._stall_s, self._limit_s, self._on_progress = stall_s, limit_s, on_progress
@@ -262,6 +256,14 @@ class _Worker:
         self.process.join()
         self.process.close()
         self.connection.close()
+
+
+def check_limits(num_workers: int | None, stall_s: float | None) -> None:
+    """Raise ValueError for what `LocalExecutor` would refuse: a job asks before it writes anything."""
+    if num_workers is not None and num_workers < 1:
+        raise ValueError(f"num_workers must be at least 1, got {num_workers}")
+    if stall_s is not None and not stall_s > 0:
+        raise ValueError(f"stall_s must be above 0, got {stall_s}")
 
 
 def available_cores() -> int:

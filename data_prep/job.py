@@ -27,7 +27,7 @@ from cmp.datasets.pair_store import (
 )
 from cmp.version import __version__
 from data_prep.deadlines import Deadline
-from data_prep.executors import LocalExecutor, Outcome
+from data_prep.executors import LocalExecutor, Outcome, check_limits
 from data_prep.parts import PARTS, Part, check_part, find_parts
 from data_prep.pipeline import VideoTask, initialize_worker, new_record, prepare_video
 from data_prep.ray_executor import RayCluster, RayExecutor, call_once, check_shared, connected
@@ -96,12 +96,18 @@ def prepare_folder(
 
     Raises:
         FileNotFoundError, NotADirectoryError: `video_dir` is no folder.
-        ValueError: it holds no video; the store was begun with other settings, or waits for its parts to be merged.
+        ValueError: it holds no video, or is the store; fewer workers than 1, or no time; the store was begun with other
+            settings, or waits for its parts to be merged.
         RuntimeError: another job holds the store, a worker could not start or could not write, no cluster answers, or
             one of its nodes does not see the folders.
         ModuleNotFoundError: a package is missing that the estimator or the cluster needs.
         StoreWriteError: the store cannot be written.
     """
+    check_limits(num_workers, stall_s)
+    if os.path.realpath(video_dir) == os.path.realpath(out_dir):
+        raise ValueError(
+            f"{out_dir}: is the folder of the videos; choose another one, which may lie in it, for the store"
+        )
     sources = find_videos(video_dir, leave_out=out_dir)
     if redo is not None:
         sources = [source for source in sources if source.video_id in redo]

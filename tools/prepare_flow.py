@@ -19,7 +19,6 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the checkout's own packages, installed or not
@@ -44,6 +43,8 @@ LIMITS = {  # fields of Thresholds
     "max_inconsistent": "inconsistent: share of pixels that the flow back does not bring back",
     "max_camera_share": "camera: share of pixels moved by the camera alone; 1: not dropped",
 }
+
+REFILTER = ("refilter", "video_dir", "out_dir", "quiet", *LIMITS)  # what goes with --refilter
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -217,6 +218,8 @@ def check_dry_run(args: argparse.Namespace) -> None:
         for flag, value in (("--dry-run-videos", args.dry_run_videos), ("--dry-run-seed", args.dry_run_seed)):
             if value is not None:
                 raise ValueError(f"{flag} needs --dry-run")
+    elif args.retry_failed or args.strict:
+        raise ValueError("--dry-run tries every video of its sample: leave out --retry-failed and --strict")
     elif args.executor != "local" or args.task_index is not None:
         raise ValueError("--dry-run measures this machine and the whole folder: leave out --executor and --task-index")
     elif args.dry_run_videos is not None and args.dry_run_videos < 1:
@@ -284,13 +287,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     except ValueError as error:
         parser.error(str(error))
     if args.refilter:
-        if replace(settings, thresholds=Thresholds()) != PrepareSettings():
-            parser.error("--refilter changes thresholds; what else the store was made with cannot be changed")
+        idle = [
+            name for name, value in vars(args).items() if name not in REFILTER and value != parser.get_default(name)
+        ]
+        if idle:
+            flags = ", ".join("--" + name.replace("_", "-") for name in idle)
+            parser.error(f"--refilter changes thresholds and nothing else: it does not go with {flags}")
     elif args.video_dir is None:
         parser.error("VIDEO_DIR and OUT_DIR are both needed (only --refilter does without videos)")
     try:
         if args.refilter:
             return refilter(args)
+        deadline = Deadline().scaled(args.deadline_factor) if args.deadline_factor else None
         if args.dry_run:
             estimate = estimate_folder(
                 args.video_dir,
@@ -299,6 +307,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 seed=args.dry_run_seed or 0,
                 num_workers=args.workers,
                 stall_s=args.stall_seconds,
+                deadline=deadline,
                 show_progress=not args.quiet,
             )
             print("\n".join(dry_run_lines(estimate)))
@@ -310,7 +319,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             settings,
             num_workers=args.workers,
             stall_s=args.stall_seconds,
-            deadline=Deadline().scaled(args.deadline_factor) if args.deadline_factor else None,
+            deadline=deadline,
             retry_failed=args.retry_failed,
             part=part,
             cluster=cluster,

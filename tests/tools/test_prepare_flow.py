@@ -185,6 +185,20 @@ def test_folders_without_videos_and_a_store_in_use_are_clear_errors(main, videos
     assert "codec was 'half16' and is now 'float32'" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("dry", [[], ["--dry-run"]])
+@pytest.mark.parametrize("flags", [["--workers", "0"], ["--stall-seconds", "nan"], ["--deadline-factor", "-1"]])
+def test_senseless_limits_are_refused_before_anything_is_written(main, videos, tmp_path, capsys, flags, dry):
+    assert main([str(videos), str(tmp_path / "s"), *flags, *dry]) == 1
+    assert f"got {flags[1]}" in capsys.readouterr().err and not (tmp_path / "s").exists()
+
+
+def test_the_folder_of_the_videos_cannot_be_the_store(main, videos, capsys):
+    before = sorted(path.name for path in videos.iterdir())
+    assert main([str(videos), str(videos / "."), *FLAGS]) == 1
+    assert "is the folder of the videos" in capsys.readouterr().err
+    assert sorted(path.name for path in videos.iterdir()) == before
+
+
 def test_a_dry_run_prints_estimates_and_writes_nothing(main, videos, tmp_path, capsys):
     out = tmp_path / "store"
     assert main([str(videos), str(out), *FLAGS, "--dry-run", "--dry-run-videos", "4"]) == 0
@@ -219,6 +233,13 @@ def test_nothing_usable_is_a_failure(main, tmp_path, capsys):
         ["--refilter", "--max-inconsistent", "nan"],
         ["--refilter", "--max-flow", "40"],
         ["--refilter", "--interval-frames", "3"],
+        ["--refilter", "--executor", "ray"],
+        ["--refilter", "--dry-run"],
+        ["--refilter", "--task-index", "0", "--num-tasks", "2"],
+        ["--refilter", "--workers", "2"],
+        ["--refilter", "--retry-failed"],
+        ["--dry-run", "--retry-failed"],
+        ["--dry-run", "--strict"],
         ["--task-index", "0"],
         ["--num-tasks", "2"],
         ["--task-index", "2", "--num-tasks", "2"],
