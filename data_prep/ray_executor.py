@@ -11,7 +11,6 @@ import secrets
 import socket
 import subprocess
 import sys
-import time
 import traceback
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -20,12 +19,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from data_prep.executors import LocalExecutor, Outcome
+from data_prep.executors import LocalExecutor, Outcome, check_limits
 
 _CONNECT_S = 60.0  # an idle cluster answers in 2 s; Ray itself waits for minutes and then ends the process
 _RETRIES = 3  # of a task whose Ray worker or node was lost
 _MAX_WAITING = 1000  # tasks handed to Ray ahead: enough for it to see the demand
-_TELL_EVERY_S = 1.0  # progress from one worker
 
 
 @dataclass(frozen=True)
@@ -55,7 +53,7 @@ class RayExecutor:
         cluster: what a task takes.
         num_workers: tasks at a time; as many as the cluster has room for if None.
         check: called in the Ray worker before every task; what it raises becomes an "error".
-        on_progress: called in this process with sums of what workers report.
+        on_progress: called in this process, as a task ends, with the sum of what it reported.
         **options: of the `LocalExecutor` in each Ray worker.
     """
 
@@ -71,11 +69,9 @@ class RayExecutor:
     ) -> None:
         import ray
 
-        if num_workers is not None and num_workers < 1:
-            raise ValueError(f"num_workers must be at least 1, got {num_workers}")
+        check_limits(num_workers, options.get("stall_s"))
         self._ray = ray
-        self._progress = ray.remote(num_cpus=0)(_Progress).remote()
-        self._on_progress, self._told = on_progress, 0
+        self._on_progress = on_progress
         # One object for all tasks; by its name a worker knows whether it has the right child process already.
         self._job = ray.put((secrets.token_hex(8), function, options, check))
         self._remote = ray.remote(max_retries=_RETRIES, **cluster.resources)(_run_task)
@@ -92,9 +88,8 @@ class RayExecutor:
         while self._pending or self._running:
             while self._pending and len(self._running) < self._most:
                 task = self._pending.popleft()
-                self._running[self._remote.remote(self._job, self._progress, task)] = task
-            ended, _ = self._ray.wait(list(self._running), timeout=_TELL_EVERY_S)
-            self._tell()
+                self._running[self._remote.remote(self._job, task)] = task
+            ended, _ = self._ray.wait(list(self._running))
             for reference in ended:
                 yield self._running.pop(reference), self._outcome(reference)
 
@@ -102,7 +97,6 @@ class RayExecutor:
         """Stop all tasks."""
         for reference in self._running:
             self._ray.cancel(reference, force=True)
-        self._ray.kill(self._progress)
 
     def __enter__(self) -> RayExecutor:
         return self
@@ -112,21 +106,16 @@ class RayExecutor:
 
     def _outcome(self, reference: Any) -> Outcome:
         try:
-            return self._ray.get(reference)
+            outcome, reported = self._ray.get(reference)
         except self._ray.exceptions.RayTaskError:
             return Outcome("error", detail=traceback.format_exc())
-        except self._ray.exceptions.RayError as error:  # its worker was lost again and again
-            return Outcome(
-                "died", detail=f"its Ray worker was lost {_RETRIES + 1} times ({str(error).splitlines()[0]})"
-            )
-
-    def _tell(self) -> None:
-        if self._on_progress is None:
-            return
-        total = self._ray.get(self._progress.total.remote())
-        if total != self._told:
-            self._on_progress(total - self._told)
-            self._told = total
+        except self._ray.exceptions.RayError as error:
+            # Its worker was lost again and again: that comes from outside, as what the task does happens in a child.
+            why = str(error).partition("\n")[0]
+            return Outcome("killed", detail=f"its Ray worker was lost {_RETRIES + 1} times ({why})")
+        if self._on_progress is not None and reported:
+            self._on_progress(reported)
+        return outcome
 
 
 @contextmanager
@@ -165,9 +154,15 @@ def connected(cluster: RayCluster) -> Iterator[None]:
 
 
 def call_once(cluster: RayCluster, function: Callable, *args: Any) -> Any:
-    """What function(*args) returns, or raises, on a node of the cluster, with what a task has there."""
+    """What function(*args) returns, or raises, on a node of the cluster, with what a task has there.
+
+    Waits, and says so on stderr, while the cluster has too few GPUs: it may be about to grow.
+    """
     import ray
 
+    num_gpus = ray.cluster_resources().get("GPU", 0)
+    if cluster.gpus_per_task > num_gpus:
+        print(f"waiting: a task takes {cluster.gpus_per_task:g} GPUs, the cluster has {num_gpus:g}", file=sys.stderr)
     try:
         return ray.get(ray.remote(**cluster.resources)(function).remote(*args))
     except ray.exceptions.RayTaskError as error:
@@ -201,33 +196,23 @@ def _check_answers(address: str) -> None:
     raise RuntimeError(f"no Ray cluster at {address!r}: {why}")
 
 
-class _Progress:
-    """An actor that adds up what the workers report."""
-
-    def __init__(self) -> None:
-        self._total = 0
-
-    def add(self, value: int) -> None:
-        self._total += value
-
-    def total(self) -> int:
-        return self._total
-
-
 @dataclass
 class _Child:
     """The child process of a Ray worker, kept for its next task of the same job and on the same GPU."""
 
     key: tuple
     executor: LocalExecutor
-    hear: Callable[[int], None] | None = None
+    reported: int = 0  # by the task at hand
+
+    def hear(self, value: int) -> None:
+        self.reported += value
 
 
 _child: _Child | None = None
 
 
-def _run_task(job: tuple, progress: Any, task: Any) -> Outcome:
-    """Runs in a Ray worker."""
+def _run_task(job: tuple, task: Any) -> tuple[Outcome, int]:
+    """What became of a task, and the sum of what it reported. Runs in a Ray worker."""
     global _child
     name, function, options, check = job
     if check is not None:
@@ -238,16 +223,7 @@ def _run_task(job: tuple, progress: Any, task: Any) -> Outcome:
             _child.executor.close()
         executor = LocalExecutor(function, num_workers=1, on_progress=lambda value: _child.hear(value), **options)
         _child = _Child(key, executor)
-    waiting, told_at = 0, time.monotonic()
-
-    def hear(value: int) -> None:
-        nonlocal waiting, told_at
-        waiting += value
-        if waiting and time.monotonic() > told_at + _TELL_EVERY_S:
-            progress.add.remote(waiting)
-            waiting, told_at = 0, time.monotonic()
-
-    _child.hear = hear
+    _child.reported = 0
     try:
         _child.executor.submit(task)
         (_, outcome), *_ = _child.executor.outcomes()
@@ -255,5 +231,4 @@ def _run_task(job: tuple, progress: Any, task: Any) -> Outcome:
         _child.executor.close()
         _child = None
         raise
-    progress.add.remote(waiting)
-    return outcome
+    return outcome, _child.reported

@@ -164,6 +164,17 @@ def test_a_check_that_fails_on_a_node_is_the_error_of_its_tasks(work):
         call_once(RayCluster(), check)
 
 
+@pytest.mark.slow
+def test_a_task_whose_ray_worker_is_lost_again_and_again_was_killed_and_is_no_crash(work):
+    def die():
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    with RayExecutor(work, cluster=RayCluster(), check=die) as executor:
+        executor.submit(("value", 1))
+        ((_, outcome),) = executor.outcomes()
+    assert outcome.status == "killed" and "lost 4 times" in outcome.detail  # so the next job tries again
+
+
 def contents(root):
     """Every file of a store but the empty lock."""
     return {str(p.relative_to(root)): p.read_bytes() for p in root.rglob("*") if p.is_file() and p.name != ".lock"}
