@@ -12,7 +12,12 @@ default_scope = None
 launcher = "none"
 env_cfg = dict(cudnn_benchmark=True, mp_cfg=dict(opencv_num_threads=1), dist_cfg=dict(backend="nccl"))
 randomness = dict(seed=0)
-log_processor = dict(by_epoch=False, window_size=20, log_with_hierarchy=True)  # train/loss is not val/loss
+log_processor = dict(
+    by_epoch=False,
+    window_size=20,
+    log_with_hierarchy=True,  # train/loss is not val/loss
+    mean_pattern=r"^(?!val/).*(loss|time|grad_norm)",  # means over the window; a validation stands for itself
+)
 log_level = "INFO"
 compile = False  # True or torch.compile's arguments; the first steps then take minutes
 sync_bn = None  # "torch": batch norm over the pairs of all processes, on GPUs; the published runs had it per GPU

@@ -2,14 +2,17 @@
 
 import ast
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
 from mmengine.dataset import default_collate
+from mmengine.logging import MessageHub
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import MODELS
+from mmengine.runner import LogProcessor
 from mmengine.utils import get_object_from_string
 
 from cmp.engine.config import read_config
@@ -177,3 +180,18 @@ def test_one_step_on_the_recipes_own_data_moves_every_parameter(name):
     weights = [key for key in before if not key.endswith("bias")]  # one before a batch norm has no gradient
     assert [key for key in weights if not gradients[key].any()] == []
     assert [key for key, p in model.named_parameters() if key in weights and torch.equal(p, before[key])] == []
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_the_log_means_training_over_a_window_and_lets_each_validation_stand_for_itself(name):
+    hub, processor = MessageHub(name), LogProcessor(**load(name).log_processor)
+    for value in (1.0, 3.0):
+        hub.update_scalars({f"train/{key}": value for key in ("loss", "grad_norm", "lr")})
+        hub.update_scalars({f"val/{key}": value for key in ("loss", "epe", "epe_moving")})
+    hub.update_scalar("train/data_time_share", 1, count=2)
+    hub.update_scalar("train/data_time_share", 1, count=6)
+    tags = {}
+    for mode in ("train", "val"):
+        tags |= processor._collect_scalars([], SimpleNamespace(message_hub=hub), mode, reserve_prefix=True)
+    means = {"train/loss": 2.0, "train/grad_norm": 2.0, "train/data_time_share": 0.25}
+    assert tags == means | {key: 3.0 for key in ("train/lr", "val/loss", "val/epe", "val/epe_moving")}
