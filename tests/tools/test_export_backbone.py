@@ -1,3 +1,5 @@
+import json
+
 import pytest
 import torch
 
@@ -41,3 +43,20 @@ def test_another_file_is_replaced_only_on_demand(checkpoint, tmp_path, capsys):
     assert main([str(checkpoint), str(out), "--format", "safetensors"]) == 1
     assert "--overwrite" in capsys.readouterr().err and out.read_bytes() == b"somebody's"
     assert main([str(checkpoint), str(out), "--format", "safetensors", "--overwrite"]) == 0
+
+
+def test_the_average_is_exported_where_it_is_asked_for_and_there_is_one(checkpoint, tmp_path, capsys):
+    content = torch.load(checkpoint, weights_only=True)
+    trained = content["state_dict"]
+    average = {key: value * 0.9 if value.is_floating_point() else value for key, value in trained.items()}
+    torch.save({**content, "ema_state_dict": average}, tmp_path / "with.pth")
+    for flags, expected, name in (([], trained, None), (["--ema"], average, "exponential moving average")):
+        out = tmp_path / f"backbone{len(flags)}.pth"
+        assert main([str(tmp_path / "with.pth"), str(out), *flags]) == 0
+        exported = torch.load(out, weights_only=True)
+        for key in ("conv1.weight", "layer4.1.bn2.running_var"):
+            assert torch.equal(exported[key], expected[f"image_encoder.{key}"])
+        assert json.loads(out.with_name(f"{out.name}.json").read_text()).get("weights") == name
+    capsys.readouterr()
+    assert main([str(checkpoint), str(tmp_path / "none.pth"), "--ema"]) == 1
+    assert "holds no moving average" in capsys.readouterr().err and not (tmp_path / "none.pth").exists()
