@@ -54,5 +54,5 @@ while [ "$interrupted" = 1 ]; do  # a trapped signal ends wait before torchrun h
     wait "$torchrun" || status=$?
 done
 if [ -s "$CMP_STATUS_FILE" ]; then status=$(cat "$CMP_STATUS_FILE"); fi
-rm -f "$CMP_STATUS_FILE"
+rm -f "$CMP_STATUS_FILE" "$CMP_STATUS_FILE.started"
 exit "$status"

@@ -16,13 +16,15 @@ import sys
 from pathlib import Path
 
 import torch
-from mmengine.config import DictAction
+from mmengine.config import Config, DictAction
+from mmengine.dist import init_dist
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the checkout's own packages, installed or not
 
 from cmp.datasets import open_pairs
 from cmp.engine.checkpoint import newest_checkpoint, read_checkpoint
 from cmp.engine.config import read_config
+from cmp.engine.processes import any_process
 from cmp.engine.provenance import record_start
 from cmp.engine.runner import PairRunner
 from cmp.engine.stop_signals import STOPPED_STATUS
@@ -57,16 +59,16 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def checkpoint_to_resume(asked: str | None, work_dir: str) -> str | None:
+def checkpoint_to_resume(asked: str | None, work_dir: str, *, restarted: bool = False) -> str | None:
     """The checkpoint to go on from: the one asked for, or with "auto" the newest whole one; None to start anew.
 
-    Where torchrun starts the processes again after a failure, they go on from the newest, whatever was asked for.
+    Where torchrun has started the processes again, they go on from the newest, whatever was asked for.
 
     Raises:
         FileNotFoundError, ValueError: the one asked for is missing or broken, or nothing was asked for and the folder
             has another run's checkpoints, which a later --resume would take for this run's.
     """
-    if int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0)) > 0:
+    if restarted:
         asked = "auto"
     if asked is None:
         earlier = sorted(Path(work_dir).glob("iter_*.pth"))
@@ -81,6 +83,32 @@ def checkpoint_to_resume(asked: str | None, work_dir: str) -> str | None:
         print(f"train.py: passed over: {reason}", file=sys.stderr)
     print(f"going on from {path}" if path else f"no checkpoint in {work_dir} yet: starting anew")
     return str(path) if path else None
+
+
+def join_processes(config: Config) -> None:
+    """Meet the other processes that torchrun or srun started, through whatever device they are to talk over."""
+    config.launcher = "pytorch"
+    if torch.cuda.is_available():
+        init_dist("pytorch", **config.env_cfg.dist_cfg)
+        return
+    torch.distributed.init_process_group("gloo")
+    # By name: mmengine writes this into the config's text, where a class would not parse.
+    config.model_wrapper_cfg = dict(type="MMDistributedDataParallel", device_ids=None, broadcast_buffers=False)
+
+
+def torchrun_started_again() -> bool:
+    """Whether torchrun has started this run's processes before, in any process's knowledge.
+
+    It counts restarts for each machine and only those that a death on that machine led to; the processes of the others
+    are started again with the same count. So each machine's first process leaves a mark where tools/dist_train.sh says,
+    and all are asked.
+    """
+    before = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0)) > 0
+    if "CMP_STATUS_FILE" in os.environ and int(os.environ.get("LOCAL_RANK", 0)) == 0:
+        mark = Path(os.environ["CMP_STATUS_FILE"] + ".started")
+        before = before or mark.exists()
+        mark.touch()
+    return any_process(before)
 
 
 def final_status(status: int = 0) -> int:
@@ -112,21 +140,16 @@ def main(argv: list[str] | None = None) -> int:
                 if loader is not None:
                     loader.dataset.source.paths = args.data
         config.work_dir = args.work_dir or str(Path("work_dirs") / Path(args.config).stem)
-        checkpoint = checkpoint_to_resume(args.resume, config.work_dir)
+        if "RANK" in os.environ:  # started by torchrun or srun
+            if config.get("sync_bn") and not torch.cuda.is_available():
+                raise ValueError("sync_bn needs GPUs: torch's SyncBatchNorm does not run on CPUs")
+            join_processes(config)
+        checkpoint = checkpoint_to_resume(args.resume, config.work_dir, restarted=torchrun_started_again())
         if checkpoint:
             config.load_from, config.resume = checkpoint, True
     except (OSError, ValueError) as error:
         print(f"train.py: {error}", file=sys.stderr)
         return final_status(2)
-    if "RANK" in os.environ:  # started by torchrun or srun
-        config.launcher = "pytorch"
-        if not torch.cuda.is_available():
-            if config.get("sync_bn"):
-                print("train.py: sync_bn needs GPUs: torch's SyncBatchNorm does not run on CPUs", file=sys.stderr)
-                return final_status(2)
-            torch.distributed.init_process_group("gloo")
-            # By name: mmengine writes this into the config's text, where a class would not parse.
-            config.model_wrapper_cfg = dict(type="MMDistributedDataParallel", device_ids=None, broadcast_buffers=False)
     try:
         runner = PairRunner.from_cfg(config)
         if runner.rank == 0:

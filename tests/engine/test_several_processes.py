@@ -16,6 +16,7 @@ sys.path.insert(0, str(ROOT))
 
 from cmp.engine.processes import any_process  # noqa: E402
 from cmp.engine.step_guard import StepGuard  # noqa: E402
+from tools.train import torchrun_started_again  # noqa: E402
 
 
 class Net(BaseModel):
@@ -57,6 +58,8 @@ def work(out):
     mine = images()[4 * rank : 4 * rank + 4]
     seen = dict(plain=gradients(wrap, [mine]), accumulated=gradients(wrap, list(mine.split(2))))
     seen["any"] = [any_process(False), any_process(rank == 1), any_process(True)]
+    os.environ["TORCHELASTIC_RESTART_COUNT"] = str(rank)  # a death on one machine counts there alone
+    seen["again"] = torchrun_started_again()
 
     model = Net().train()
     guard = StepGuard(OptimWrapper(torch.optim.SGD(model.parameters(), lr=0.1)), wrap(model))
@@ -95,6 +98,7 @@ def test_gradients_of_two_processes_are_those_of_one_with_both_batches(seen, how
 def test_what_one_process_says_all_processes_hear(seen):
     assert [process["any"] for process in seen] == [[False, True, True]] * 2
     assert [any_process(False), any_process(True)] == [False, True]
+    assert [process["again"] for process in seen] == [True, True]
 
 
 def test_a_loss_that_is_not_finite_in_one_process_is_skipped_in_both(seen):

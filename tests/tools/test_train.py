@@ -25,7 +25,7 @@ from cmp.engine.metrics import FlowMetric
 from cmp.engine.run_log import read_run
 from cmp.flow import write_flow
 from tools.export_backbone import main as export_backbone
-from tools.train import checkpoint_to_resume, main
+from tools.train import checkpoint_to_resume, main, torchrun_started_again
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIG = str(ROOT / "configs" / "pretrain" / "cmp_r18_quickstart_1xb16_300.py")
@@ -254,7 +254,20 @@ def test_a_folder_with_another_runs_checkpoints_is_refused(finished, pairs, caps
     assert main(arguments) == 2
     monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")  # torchrun tries again, but the refusal stands
     assert main(arguments) == 2
-    assert checkpoint_to_resume(None, str(finished)) == str(finished / "iter_6.pth")
+    assert checkpoint_to_resume(None, str(finished), restarted=True) == str(finished / "iter_6.pth")
+
+
+def test_a_machines_first_process_knows_that_torchrun_started_it_before(tmp_path, monkeypatch):
+    monkeypatch.delenv("CMP_STATUS_FILE", raising=False)
+    assert [torchrun_started_again() for _ in range(2)] == [False, False]  # no torchrun
+    monkeypatch.setenv("CMP_STATUS_FILE", str(tmp_path / "status"))
+    monkeypatch.setenv("LOCAL_RANK", "1")  # may start before or after the first one
+    assert [torchrun_started_again() for _ in range(2)] == [False, False]
+    monkeypatch.setenv("LOCAL_RANK", "0")
+    assert [torchrun_started_again() for _ in range(3)] == [False, True, True]
+    monkeypatch.setenv("CMP_STATUS_FILE", str(tmp_path / "other"))
+    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
+    assert torchrun_started_again()
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="GPUs have it")
