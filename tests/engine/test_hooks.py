@@ -75,6 +75,15 @@ def test_each_validation_draws_its_own_predictions():
     assert name == "predictions" and step == 7 and image.dtype == np.uint8 and image.shape == again.shape
 
 
+def test_only_the_first_process_draws(monkeypatch):
+    runner = SimpleNamespace(visualizer=Visualizer(), iter=7)
+    hook = PredictionPictures()
+    hook.rows = [None]
+    monkeypatch.setattr("cmp.engine.hooks.is_main_process", lambda: False)
+    hook.after_val_epoch(runner)
+    assert runner.visualizer.added == []
+
+
 def test_a_validation_of_nothing_draws_nothing():
     runner = SimpleNamespace(visualizer=Visualizer(), iter=0)
     hook = PredictionPictures()

@@ -1,18 +1,21 @@
 import logging
+import os
 import random
+import signal
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from mmengine.evaluator import Evaluator
-from mmengine.hooks import EMAHook
+from mmengine.hooks import CheckpointHook, EMAHook
 from mmengine.logging import MessageHub
 from mmengine.optim import OptimWrapper
 
 from cmp.datasets import PairSampler
 from cmp.engine import loops
 from cmp.engine.loops import PairTrainLoop, PropagationValLoop, predict_with_controls
+from cmp.engine.stop_signals import STOP_SIGNALS
 from cmp.flow import FlowQuantizer
 from cmp.models import CMP, DiscreteLoss, MotionEncoder, PropagationDecoder, PyramidResNet
 
@@ -156,6 +159,45 @@ def test_a_step_of_two_batches_sees_the_pairs_of_one_twice_as_large_and_goes_on_
     assert run(4, resumed_at=3, accumulate_batches=2) == whole[6:]
 
 
+def test_the_loss_of_a_step_of_two_batches_is_their_mean():
+    runner = Runner()
+    PairTrainLoop(runner, loader_of_numbers(), max_iters=1, accumulate_batches=2).run()
+    (outputs,) = [arguments["outputs"] for name, arguments in runner.called if name == "after_train_iter"]
+    assert outputs["loss"].item() == 1.0
+
+
+def test_a_stop_signal_ends_the_run_after_its_step_with_a_checkpoint_of_that_step():
+    saved = []
+
+    class Checkpoints(CheckpointHook):
+        def __init__(self):
+            pass
+
+        def _save_checkpoint_with_step(self, runner, step, meta):
+            saved.append((step, meta["iter"]))
+
+    class Stopped(Runner):
+        hooks = (EMAHook(), Checkpoints())
+
+        def call_hook(self, name, **arguments):
+            super().call_hook(name, **arguments)
+            if name == "after_train_iter" and arguments["batch_idx"] == 1:
+                os.kill(os.getpid(), signal.SIGUSR1)
+
+    before = [signal.getsignal(number) for number in STOP_SIGNALS]
+    try:
+        runner = Stopped()
+        runner.val_loop = SimpleNamespace(run=lambda: None, stop=None)
+        loop = PairTrainLoop(runner, loader_of_numbers(), max_iters=5, val_interval=2)
+        loop.run()
+    finally:
+        for number, handler in zip(STOP_SIGNALS, before):
+            signal.signal(number, handler)
+    assert loop.stopped_by == "SIGUSR1" and loop.iter == 2 and saved == [(2, 2)]
+    assert runner.val_loop.stop is loop.stop  # a validation hears of it
+    assert [name for name, _ in runner.called][-2:] == ["after_train_epoch", "after_train"]
+
+
 def test_skipped_steps_are_counted_and_too_many_in_a_row_end_the_run():
     def train(bad, steps=6, **arguments):
         runner = Runner(Drawing(bad))
@@ -177,6 +219,7 @@ def test_skipped_steps_are_counted_and_too_many_in_a_row_end_the_run():
     with pytest.raises(FloatingPointError, match="not finite in 2 steps in a row, up to step 3"):
         train(bad=order[1:3], max_skips_in_row=2)
     train(bad=[order[1]], max_skips_in_row=2)
+    train(bad=[order[1], order[3]], steps=5, max_skips_in_row=2)  # twice, but not in a row
     with pytest.raises(ValueError, match="max_skips_in_row must be at least 1, got 0"):
         train(bad=[], max_skips_in_row=0)
 
@@ -202,6 +245,24 @@ def test_a_resumed_run_makes_up_for_a_validation_that_may_have_been_cut_off():
         loop._iter = resumed_at
         loop.run()
         assert Validation.steps == expected and Validation.stop is None
+
+
+def test_no_validation_comes_before_its_time_and_each_step_trains_after_one():
+    runner, training = Runner(), []
+
+    class Validation:
+        steps = []
+
+        def run(self):
+            Validation.steps.append(loop.iter)
+            runner.model.eval()
+
+    runner.val_loop = Validation()
+    take = runner.model.train_step
+    runner.model.train_step = lambda *a, **k: (training.append(runner.model.training), take(*a, **k))[1]
+    loop = PairTrainLoop(runner, loader_of_numbers(), max_iters=6, val_interval=2, val_begin=3)
+    loop.run()
+    assert Validation.steps == [4, 6] and training == [True] * 6
 
 
 @pytest.mark.parametrize("channels_last", (False, True))

@@ -80,10 +80,14 @@ def test_a_checkpoint_has_its_name_only_when_it_is_whole(tmp_path, monkeypatch):
     except Killed:
         pass
     assert [path.name for path in tmp_path.iterdir()] == ["iter_3.pth.partial"]
+    synced = []
     monkeypatch.setattr(Runner, "save_checkpoint", whole)
+    monkeypatch.setattr("os.fsync", lambda _: synced.append((tmp_path / "iter_3.pth").exists()))
     runner.save_checkpoint(str(tmp_path), filename="iter_3.pth", meta={})
     assert [path.name for path in tmp_path.iterdir()] == ["iter_3.pth"]
-    assert (tmp_path / "iter_3.pth").read_bytes() == b"whole"
+    assert (tmp_path / "iter_3.pth").read_bytes() == b"whole" and synced == [
+        False
+    ]  # on the disk before it has its name
 
 
 def test_every_start_is_noted(tmp_path):

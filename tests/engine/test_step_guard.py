@@ -1,4 +1,5 @@
 import copy
+from contextlib import contextmanager
 
 import pytest
 import torch
@@ -6,6 +7,7 @@ from mmengine.model import BaseModel
 from mmengine.optim import OptimWrapper
 from torch import nn
 
+from cmp.engine.step import PreciseOptimWrapper
 from cmp.engine.step_guard import StepGuard
 
 
@@ -60,6 +62,48 @@ def test_a_step_with_a_loss_that_is_not_finite_changes_nothing(bad, place):
     assert all(p.grad is None or not p.grad.any() for p in model.parameters())
     step(model, guard, images(4, seed=4), images(4, seed=5))
     assert not guard.skipped and not same(state(model, guard), before)
+
+
+def test_a_loss_that_is_not_finite_counts_though_its_gradients_are():
+    model = Net().train()
+    guard = guarded(model, num_batches=2)
+    guard.wrapper.backward = lambda loss: torch.nan_to_num(loss * 0).backward()
+    before = copy.deepcopy(model.state_dict())
+    step(model, guard, torch.full_like(images(4), float("nan")), images(4))
+    assert guard.skipped and all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+
+
+def test_a_gradient_scaler_leaves_steps_out_itself():
+    model = Net().train()
+    guard, taken = guarded(model), []
+    model.layers[3].weight.register_hook(lambda grad: grad * float("inf"))  # as scaled ones often are
+    guard.wrapper.loss_scaler, guard.wrapper.step = object(), lambda: taken.append(True)
+    step(model, guard, images(4))
+    assert taken == [True] and not guard.skipped
+
+
+def test_the_forward_pass_has_the_wrappers_precision():
+    model, seen = Net().train(), []
+    guard = StepGuard(PreciseOptimWrapper(torch.optim.SGD(model.parameters(), lr=0.1), precision="bfloat16"), model)
+    model.layers[0].register_forward_hook(lambda module, inputs, output: seen.append(output.dtype))
+    step(model, guard, images(4))
+    assert seen == [torch.bfloat16]
+
+
+def test_gradients_are_exchanged_with_the_last_batch_alone():
+    model, apart = Net().train(), []
+
+    @contextmanager
+    def no_sync():  # as a wrapper for several processes has it
+        apart.append(True)
+        yield
+        apart.append(False)
+
+    model.no_sync = no_sync
+    guard = guarded(model, num_batches=3)
+    for _ in range(2):
+        step(model, guard, *images(12).split(4))
+    assert apart == [True, False] * 4
 
 
 def test_a_finite_loss_with_a_gradient_that_is_not_is_skipped_too():

@@ -84,3 +84,23 @@ def test_a_run_that_kept_no_average_starts_one_from_its_weights():
     hook.before_run(runner)
     hook.after_load_checkpoint(runner, {"state_dict": norm_of(6.0).state_dict()})
     assert hook.ema_model.module.weight.unique().item() == 6.0 and hook.ema_model.steps.item() == 0
+
+
+def test_weights_that_are_loaded_without_resuming_bring_their_average_and_start_counting_anew():
+    runner = runner_with(norm_of(0.0))
+    runner._resume = False
+    hook = WeightAverage(momentum=0.5)
+    hook.before_run(runner)
+    content = {"ema_state_dict": norm_of(2.0).state_dict(), "state_dict": norm_of(6.0).state_dict(), "ema_steps": 7}
+    hook.after_load_checkpoint(runner, content)
+    assert hook.ema_model.module.weight.unique().item() == 2.0 and hook.ema_model.steps.item() == 0
+
+
+def test_before_its_first_step_the_average_is_a_copy():
+    runner = runner_with(norm_of(0.0))
+    hook = WeightAverage(momentum=0.5, begin_iter=2)
+    hook.before_run(runner)
+    for step, (value, expected) in enumerate([(1.0, 1.0), (3.0, 3.0), (5.0, 4.0), (7.0, 5.5)]):
+        runner.iter = step
+        take_steps(hook, runner, [value])
+        assert hook.ema_model.module.weight.unique().item() == expected
