@@ -1,6 +1,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from torch.overrides import TorchFunctionMode
 
 from cmp.models import AlexNetFCN
 
@@ -55,3 +56,28 @@ def test_dropout_acts_in_training_only(net):
 def test_another_stride_is_refused():
     with pytest.raises(ValueError, match="output_stride must be one of"):
         AlexNetFCN(output_stride=16)
+
+
+def test_fc7_as_a_matrix_product_is_the_convolution_in_value_gradients_and_layout():
+    torch.manual_seed(0)
+    layer = AlexNetFCN().fc7[0].double().to(memory_format=torch.channels_last)
+    x = torch.randn(2, 4096, 2, 3, dtype=torch.float64).to(memory_format=torch.channels_last)
+    products = []
+
+    class Products(TorchFunctionMode):
+        def __torch_function__(self, function, types, arguments=(), named=None):
+            products.extend([1] if function is F.linear else [])
+            return function(*arguments, **(named or {}))
+
+    seen = []
+    for training in (True, False):  # outside training it is a convolution
+        layer.train(training).zero_grad()
+        source = x.clone().requires_grad_()
+        with Products():
+            y = layer(source)
+        y.square().sum().backward()
+        assert y.is_contiguous(memory_format=torch.channels_last)
+        seen.append((y.detach(), source.grad, layer.weight.grad.clone(), layer.bias.grad.clone()))
+    assert len(products) == 1
+    for product, convolution in zip(*seen):
+        torch.testing.assert_close(product, convolution, rtol=1e-11, atol=1e-11)

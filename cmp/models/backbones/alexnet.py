@@ -4,6 +4,7 @@ Legend: B batch, H W image pixels.
 """
 
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from cmp.models.backbones.features import ImageFeatures
@@ -63,9 +64,23 @@ class AlexNetFCN(nn.Module):
         return self.dropout(self.fc7(x))
 
 
+class _PointwiseConv2d(nn.Conv2d):
+    """A 1x1 convolution, trained as the matrix product it is where channels lie last.
+
+    Over few cells and 4096 channels oneDNN's convolution takes longer, above all in the backward pass
+    (docs/performance.md has the figures). Outside training it stays a convolution, which exports know.
+    """
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if not (self.training and x.is_contiguous(memory_format=torch.channels_last)):
+            return super().forward(x)
+        return F.linear(x.permute(0, 2, 3, 1), self.weight.flatten(1), self.bias).permute(0, 3, 1, 2)
+
+
 def _conv_bn_relu(in_channels: int, out_channels: int, kernel: int, stride: int = 1) -> nn.Sequential:
+    convolution = nn.Conv2d if kernel > 1 else _PointwiseConv2d
     return nn.Sequential(
-        nn.Conv2d(in_channels, out_channels, kernel, stride, padding=kernel // 2),
+        convolution(in_channels, out_channels, kernel, stride, padding=kernel // 2),
         nn.BatchNorm2d(out_channels),
         nn.ReLU(inplace=True),
     )
