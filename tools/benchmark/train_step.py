@@ -210,6 +210,8 @@ def train_on_store(bench: Bench, recipe: str, variant: str, args: argparse.Names
     bench.prepare(variant)
     loader = bench.config.train_dataloader
     loader.update(batch_size=args.batch, num_workers=args.workers, persistent_workers=args.workers > 0)
+    if args.workers == 0:
+        loader.prefetch_factor = None
     loader.pin_memory = args.device == "cuda"
     loader.dataset.source.paths = args.data
     batches = iter(Runner.build_dataloader(loader, seed=0))
