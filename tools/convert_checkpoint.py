@@ -5,7 +5,8 @@ Example:
     python tools/convert_checkpoint.py work_dirs/r50/iter_42000.pth ckpt_iter_42000.pth.tar --to peer
 
 IN is told apart by what is in it: a whole network in either layout (torch file or safetensors), or an image encoder
-that the authors' tool extracted. A key that is missing, left over or misshapen is listed and refused.
+alone, as the authors' tool extracts it or as this command writes it. A key that is missing, left over or misshapen is
+listed and refused.
 """
 
 import argparse

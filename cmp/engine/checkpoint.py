@@ -51,7 +51,10 @@ def read_checkpoint(path: str | PathLike, *, ema: bool = False) -> Checkpoint:
     not_tensors = [key for key, value in state_dict.items() if not isinstance(value, torch.Tensor)][:3]
     if not state_dict or not_tensors:
         raise ValueError(f"{path} holds no state dict of tensors: {not_tensors or 'it is empty'}")
-    if all(str(key).startswith("module.") for key in state_dict):
+    unnamed = [key for key in state_dict if not isinstance(key, str)][:3]
+    if unnamed:
+        raise ValueError(f"{path} holds no state dict: its keys must be names, got {unnamed}")
+    if all(key.startswith("module.") for key in state_dict):
         state_dict = {key.removeprefix("module."): value for key, value in state_dict.items()}
     return Checkpoint(dict(state_dict), dict(meta) if isinstance(meta, Mapping) else {})
 

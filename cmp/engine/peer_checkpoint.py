@@ -17,13 +17,14 @@ Their tool for extracting weights writes the image encoder alone, as a plain sta
 Source: the authors' code of Zhan et al., CVPR 2019.
 """
 
+import contextlib
 import json
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from os import PathLike
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 import safetensors.torch
 import torch
@@ -130,7 +131,16 @@ def read_peer_checkpoint(path: str | PathLike) -> PeerCheckpoint:
     if unknown:
         raise ValueError(f"{path} holds {len(unknown)} entries that the authors' network does not have: {unknown}")
     state_dict = {from_peer_key(key): value for key, value in theirs.items()}
-    return PeerCheckpoint(state_dict, content.get("step"), content.get("optimizer"))
+    if len(state_dict) < len(theirs):
+        twice = [key for key in theirs if not key.startswith("module.") and f"module.{key}" in theirs]
+        raise ValueError(f"{path} holds {len(twice)} weights twice, with and without 'module.': {twice}")
+    step = content.get("step")
+    if step is not None:
+        try:
+            step = int(step)
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise ValueError(f"{path} must hold a whole number as its step, got {step!r}") from error
+    return PeerCheckpoint(state_dict, step, content.get("optimizer"))
 
 
 def load_peer_model(path: str | PathLike, *, alexnet_stride: int = 32, max_flow_px: float = 50.0) -> CMP:
@@ -160,7 +170,7 @@ def load_peer_model(path: str | PathLike, *, alexnet_stride: int = 32, max_flow_
     strides = sorted({int(key.split(".")[3]) for key in state_dict if key.startswith(f"decoder.{PROPAGATION}")})
     has_skips = any(key.startswith("decoder.fuse_") for key in state_dict)
     head = state_dict.get("decoder.head.weight")
-    if head is None or not strides or len(head) % 2:
+    if head is None or head.ndim == 0 or not strides or len(head) % 2:
         raise ValueError(f"{path} is no network of the authors: no propagation nets, or no head of 2 x bins channels")
     if len(head) == 2:
         quantizer, loss = dict(type=DirectFlow), dict(type=RegressionLoss)
@@ -207,6 +217,8 @@ def write_peer_checkpoint(
 def read_peer_backbone(path: str | PathLike) -> dict[str, torch.Tensor]:
     """Read the image encoder that the authors' tool extracted (convert_iter_{step}.pth.tar), onto the CPU.
 
+    The same encoder under our keys, as `convert_checkpoint` writes it, is read too.
+
     Returns:
         State dict under our keys, `image_encoder.*`, with the projection (`conv5`, `conv8`) that their tool keeps.
 
@@ -215,14 +227,15 @@ def read_peer_backbone(path: str | PathLike) -> dict[str, torch.Tensor]:
         ValueError: the file is broken, of no known encoder, or keys are missing (but for `num_batches_tracked`), left
             over or misshapen: all are listed.
     """
-    weights = read_checkpoint(path).state_dict
+    weights = {key.removeprefix("image_encoder."): value for key, value in read_checkpoint(path).state_dict.items()}
     try:
         name = recognise_encoder(weights)
     except ValueError as error:
         raise ValueError(f"{path} holds neither a network nor an image encoder of the authors: {error}") from error
     encoder = AlexNetFCN() if name == "alexnet_fcn" else ResNet(int(name.removeprefix("resnet")))
     load_strictly(encoder, weights, source=f"{path} ({name})")
-    return {f"image_encoder.{key}": value for key, value in weights.items()}
+    # In the encoder's order, which safetensors files do not keep.
+    return {f"image_encoder.{key}": weights[key] for key in encoder.state_dict() if key in weights}
 
 
 def load_network(path: str | PathLike, *, alexnet_stride: int = 32, max_flow_px: float = 50.0) -> CMP:
@@ -256,7 +269,7 @@ def convert_checkpoint(
     """Write a checkpoint, ours or the authors', in one layout or the other; out appears when whole, replacing another.
 
     Args:
-        source: a whole network in either layout, or an image encoder that the authors' tool extracted.
+        source: a whole network, or an image encoder alone, in either layout.
         out: file to write. With to="cmp" a name ending in .safetensors gives that format, else a torch file.
         to: "cmp": ours. "peer": the authors'. "peer-backbone": the image encoder alone, as their tool extracts it.
         alexnet_stride, max_flow_px: see `load_peer_model`.
@@ -280,11 +293,12 @@ def convert_checkpoint(
 
     checkpoint, content = read_checkpoint(source), read_weight_file(source)
     step, optimizer = checkpoint.meta.get("iter"), content.get("optimizer")
-    if any(key.startswith("image_encoder.") for key in checkpoint.state_dict):
+    # An encoder alone has no prefix in their layout, and no key without it in ours.
+    if len({key.startswith("image_encoder.") for key in checkpoint.state_dict}) == 2:
         network = load_network(source, alexnet_stride=alexnet_stride, max_flow_px=max_flow_px)
         state_dict, description = network.state_dict(), network.describe()
         if is_peer_state_dict(checkpoint.state_dict):
-            step = content.get("step")
+            step = read_peer_checkpoint(source).step
         what = f"whole network, {description['encoder']}, {type(network.decoder).__name__}"
     else:
         if to == "peer":
@@ -310,9 +324,9 @@ def convert_checkpoint(
         meta["iter"] = int(step)
     if as_safetensors:
         metadata = {"format": "pt"} | {k: v if isinstance(v, str) else json.dumps(v) for k, v in meta.items()}
-        partial = out.with_name(f"{out.name}.partial")
-        safetensors.torch.save_file({k: v.contiguous() for k, v in state_dict.items()}, partial, metadata)
-        os.replace(partial, out)
+        weights = {k: v.contiguous() for k, v in state_dict.items()}
+        with _appearing_whole(out) as file:
+            file.write(safetensors.torch.save(weights, metadata))
     else:
         optimizer = _plain_sgd(optimizer)
         _save_whole(out, dict(state_dict=dict(state_dict), meta=meta) | ({"optimizer": optimizer} if optimizer else {}))
@@ -351,7 +365,21 @@ def _plain_sgd(optimizer) -> dict | None:
 
 def _save_whole(path: str | PathLike, content: dict) -> None:
     """torch.save under a name that the file gets when it is whole."""
-    path = Path(path)
+    with _appearing_whole(Path(path)) as file:
+        torch.save(content, file)
+
+
+@contextlib.contextmanager
+def _appearing_whole(path: Path) -> Iterator[BinaryIO]:
+    """A file to write, which gets its name when it is whole and leaves nothing behind when it is not."""
+    if path.is_dir():
+        raise IsADirectoryError(f"{path} is a folder, a file is to be written")
     partial = path.with_name(f"{path.name}.partial")
-    torch.save(content, partial)
-    os.replace(partial, path)
+    try:
+        with open(partial, "wb") as file:
+            yield file
+        os.replace(partial, path)
+    except RuntimeError as error:  # what torch makes of a full disk
+        raise OSError(f"{path} cannot be written: {error}") from error
+    finally:
+        partial.unlink(missing_ok=True)

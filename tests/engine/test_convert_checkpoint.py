@@ -90,6 +90,11 @@ def test_an_encoder_that_their_tool_extracted_comes_in_and_goes_out(theirs, tmp_
     convert_checkpoint(path, tmp_path / "again.pth.tar", to="peer-backbone")
     before, after = (torch.load(p, weights_only=True) for p in (extracted, tmp_path / "again.pth.tar"))
     assert list(after) == list(before) and all(torch.equal(after[k], v) for k, v in before.items())
+    for name in ("ours.pth", "ours.safetensors"):  # out of our layout again
+        convert_checkpoint(tmp_path / "ours.pth", tmp_path / name)
+        convert_checkpoint(tmp_path / name, tmp_path / "back.pth.tar", to="peer-backbone")
+        back = torch.load(tmp_path / "back.pth.tar", weights_only=True)
+        assert list(back) == list(before) and all(torch.equal(back[k], v) for k, v in before.items())
     with pytest.raises(ValueError, match="an image encoder alone"):
         convert_checkpoint(extracted, tmp_path / "x.pth.tar", to="peer")
 
@@ -125,6 +130,44 @@ def test_a_network_that_they_do_not_have_is_not_written_in_their_layout(network,
 def test_the_command_names_a_missing_file_and_fails(tmp_path, capsys):
     assert command(tmp_path / "none.pth", tmp_path / "out.pth") == 2
     assert "none.pth" in capsys.readouterr().err
+
+
+def test_a_file_that_cannot_be_written_is_named_and_leaves_nothing(theirs, tmp_path, capsys, monkeypatch):
+    (tmp_path / "folder").mkdir()
+    before = sorted(tmp_path.rglob("*"))
+    for name in ("none/out.pth", "folder", "none/out.safetensors"):
+        assert command(theirs[0], tmp_path / name) == 2
+        assert str(tmp_path / name.partition(".")[0]) in capsys.readouterr().err
+
+    def fill_the_disk(content, file):
+        file.write(b"some of it")
+        raise RuntimeError("unexpected pos 64 vs 0")
+
+    monkeypatch.setattr(torch, "save", fill_the_disk)
+    assert command(theirs[0], tmp_path / "out.pth") == 2
+    assert "out.pth cannot be written: unexpected pos" in capsys.readouterr().err
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    (
+        ({"image_encoder.conv1.weight": torch.zeros(64, 3, 7, 7)}, "1 weights twice, with and without 'module.'"),
+        ({5: torch.zeros(1)}, "its keys must be names, got [5]"),
+        ({"module.flow_decoder.head.weight": torch.zeros(())}, "no head of 2 x bins channels"),
+        ("seven", "must hold a whole number as its step, got 'seven'"),
+    ),
+)
+def test_a_malformed_file_of_theirs_is_refused_by_name(theirs, tmp_path, capsys, change, message):
+    content = torch.load(theirs[0], weights_only=True)
+    if isinstance(change, str):
+        content["step"] = change
+    else:
+        content["state_dict"].update(change)
+    torch.save(content, tmp_path / "bad.pth")
+    assert command(tmp_path / "bad.pth", tmp_path / "out.pth") == 2
+    error = capsys.readouterr().err
+    assert "bad.pth" in error and message in error
 
 
 def test_golden_outputs_hold_after_a_trip_there_and_back(shared_dir, tmp_path):
