@@ -30,17 +30,27 @@ def read_image(path: str | PathLike, max_pixels: int = MAX_PIXELS) -> np.ndarray
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the size is checked here, before decoding
             image = Image.open(path)
         _check_size((image.height, image.width), max_pixels)
-        return np.array(ImageOps.exif_transpose(image).convert("RGB"))
+        return np.array(as_rgb(ImageOps.exif_transpose(image)))
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise ValueError(f"{path} cannot be read as an image: {error}") from error
+
+
+def as_rgb(image: Image.Image) -> Image.Image:
+    """Any picture in 8-bit RGB; greys of 16 bits and of floats by their own range, which Pillow would clip to white."""
+    if image.mode[0] in "IF":
+        values = np.asarray(image, np.float32)
+        low, high = float(np.nanmin(values)), float(np.nanmax(values))
+        values = 255 * (np.nan_to_num(values) - low) / max(high - low, 1e-6)
+        image = Image.fromarray(np.rint(values).clip(0, 255).astype(np.uint8))
+    return image.convert("RGB")
 
 
 def as_image_batch(image: torch.Tensor | np.ndarray | Image.Image, max_pixels: int) -> torch.Tensor:
     """(N, 3, H, W) uint8 or floating tensor from one image or a batch.
 
     Args:
-        image: a PIL image of any mode; a tensor (3, H, W) or (N, 3, H, W); an array (H, W, 3), (N, H, W, 3) or channels
-            first as a tensor. uint8, or floating in 0..1.
+        image: a PIL image of any mode (see `as_rgb`); a tensor (3, H, W) or (N, 3, H, W); an array (H, W, 3),
+            (N, H, W, 3) or channels first as a tensor. uint8, or floating in 0..1.
         max_pixels: largest height times width.
 
     Raises:
@@ -49,7 +59,7 @@ def as_image_batch(image: torch.Tensor | np.ndarray | Image.Image, max_pixels: i
     """
     if isinstance(image, Image.Image):
         _check_size((image.height, image.width), max_pixels)  # before a huge file is decoded
-        image = np.array(image.convert("RGB"))
+        image = np.array(as_rgb(image))
     if isinstance(image, np.ndarray):
         if image.ndim not in (3, 4) or 3 not in (image.shape[-1], image.shape[-3]):
             raise ValueError(f"image must be (H, W, 3) or (N, H, W, 3), or with channels first, got {image.shape}")
@@ -59,6 +69,7 @@ def as_image_batch(image: torch.Tensor | np.ndarray | Image.Image, max_pixels: i
         image = image.movedim(-1, -3) if image.shape[-1] == 3 else image
     if not isinstance(image, torch.Tensor):
         raise ValueError(f"image must be a tensor, an array or a PIL image, got {type(image).__name__}")
+    _check_strided(image, "image")
     if image.ndim not in (3, 4) or image.shape[-3] != 3:
         raise ValueError(f"image must be (3, H, W) or (N, 3, H, W), got {tuple(image.shape)}")
     image = image.detach()[None] if image.ndim == 3 else image.detach()
@@ -124,14 +135,15 @@ def points_to_guidance(
     for i, (positions, motion) in enumerate(zip(points, vectors)):
         if positions.shape != motion.shape:
             raise ValueError(f"vectors_xy must be shaped as points_xy, {positions.shape}, got {motion.shape}")
-        columns, rows = np.floor(positions + 0.5).astype(np.int64).T
-        outside = (columns < 0) | (columns >= width) | (rows < 0) | (rows >= height)
+        nearest = np.floor(positions + 0.5)
+        outside = (nearest < 0).any(axis=1) | (nearest >= (width, height)).any(axis=1)
         if outside.any():
             x, y = positions[outside][0]
             raise ValueError(
                 f"points_xy must lie in the image of {width} x {height} px (width x height), got {int(outside.sum())} "
                 f"outside, first x={x:g}, y={y:g}"
             )
+        columns, rows = nearest.astype(np.int64).T
         sparse[i].numpy()[:, rows, columns] = motion.T
         mask[i, 0].numpy()[rows, columns] = 1
     return sparse, mask
@@ -148,6 +160,7 @@ def _as_maps(values, name: str, channels: tuple[int, ...], size_hw: tuple[int, i
         values = _from_numpy(values, name)
     if not isinstance(values, torch.Tensor):
         raise ValueError(f"{name} must be a tensor or an array, got {type(values).__name__}")
+    _check_strided(values, name)
     if values.is_complex():
         raise ValueError(f"{name} must be real numbers, got {values.dtype}")
     values = values.detach()[None] if values.ndim == 3 else values.detach()
@@ -163,13 +176,13 @@ def _as_maps(values, name: str, channels: tuple[int, ...], size_hw: tuple[int, i
 
 
 def _as_sets(values, name: str) -> list[np.ndarray]:
-    """A list of (P, 2) float64 arrays with at least one point each."""
+    """A list of (P, 2) float64 arrays with at least one point each, finite in float32 too."""
     if isinstance(values, torch.Tensor):
-        values = values.detach().cpu().numpy()
+        values = values.detach().cpu().double().numpy()
     several = np.ndim(values[0]) == 2 if isinstance(values, (list, tuple)) and len(values) else np.ndim(values) == 3
     sets = []
     for entry in values if several else [values]:
-        entry = entry.detach().cpu().numpy() if isinstance(entry, torch.Tensor) else entry
+        entry = entry.detach().cpu().double().numpy() if isinstance(entry, torch.Tensor) else entry
         try:
             array = np.asarray(entry, np.float64)
         except (TypeError, ValueError) as error:
@@ -178,17 +191,24 @@ def _as_sets(values, name: str) -> list[np.ndarray]:
             raise ValueError(f"{name} must have at least one point in each set, got none")
         if array.ndim != 2 or array.shape[1] != 2:
             raise ValueError(f"{name} must be (P, 2), (T, P, 2) or a list of (P, 2), got {array.shape}")
-        if not np.isfinite(array).all():
-            raise ValueError(f"{name} must be finite, got NaN or infinity")
+        if not (np.abs(array) <= np.finfo(np.float32).max).all():  # NaN is not
+            raise ValueError(f"{name} must be finite in float32, got NaN, infinity or more")
         sets.append(array)
     if not sets:
         raise ValueError(f"{name} must have at least one set, got none")
     return sets
 
 
+def _check_strided(tensor: torch.Tensor, name: str) -> None:
+    if tensor.layout != torch.strided or tensor.is_meta:
+        raise ValueError(f"{name} must be an ordinary dense tensor, got {tensor.layout} on {tensor.device}")
+
+
 def _from_numpy(array: np.ndarray, name: str) -> torch.Tensor:
     if array.dtype.kind not in "biuf":
         raise ValueError(f"{name} must be an array of real numbers, got {array.dtype}")
     # A copy where torch could not share the memory, or would warn that it is read-only.
+    if array.dtype == np.longdouble:
+        array = array.astype(np.float64)
     shareable = array.flags.writeable and array.dtype.isnative and min(array.strides, default=0) >= 0
     return torch.from_numpy(array if shareable else np.array(array, array.dtype.newbyteorder("=")))

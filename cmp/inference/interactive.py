@@ -13,6 +13,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from cmp.inference.annotate import draw_mask, segment_from_clicks
+from cmp.inference.inputs import as_rgb
 from cmp.inference.propagator import EncodedImage, MotionPropagator
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")  # the ones pictures come in; Pillow's rarer readers stay shut
@@ -71,7 +72,7 @@ def read_picture(
             if "transparency" in picture.info or picture.mode in ("RGBA", "LA", "PA"):
                 picture = picture.convert("RGBA")
                 picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture)
-            picture = _eight_bit(picture).convert("RGB")
+            picture = as_rgb(picture)
     except Image.UnidentifiedImageError as error:
         raise ValueError(f"{path.name}: this is no picture in one of the formats {', '.join(FORMATS)}") from error
     except ValueError as error:
@@ -172,14 +173,3 @@ def draw_confidence(confidence: np.ndarray) -> np.ndarray:
         raise ValueError(f"confidence must be floating (H, W), got {confidence.dtype} {confidence.shape}")
     level = np.rint(255 * np.nan_to_num(confidence).clip(0, 1)).astype(np.uint8)
     return cv2.cvtColor(cv2.applyColorMap(level, cv2.COLORMAP_VIRIDIS), cv2.COLOR_BGR2RGB)
-
-
-def _eight_bit(picture: Image.Image) -> Image.Image:
-    """16-bit and float greys to 8 bits by their own range: Pillow's conversion would clip them to white."""
-    if picture.mode[0] not in "IF":
-        return picture
-    values = np.asarray(picture, np.float32)
-    low, high = float(np.nanmin(values)), float(np.nanmax(values))
-    return Image.fromarray(
-        np.rint(255 * (np.nan_to_num(values) - low) / max(high - low, 1e-6)).clip(0, 255).astype("u1")
-    )

@@ -60,6 +60,11 @@ def load_propagator(
     """
     if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
         raise ValueError(f"dtype must be a floating torch.dtype, got {dtype!r}")
+    try:
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError, TypeError) as error:  # each backend has its own
+        reason = str(error).partition("\n")[0]
+        raise ValueError(f"device must be one that torch can use here, got {device!r}: {reason}") from error
     network = load_network(path, max_flow_px=max_flow_px, alexnet_stride=alexnet_stride)
     propagator = MotionPropagator(network, normalize=normalize)
     network.image_encoder.to(dtype)

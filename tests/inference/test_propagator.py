@@ -273,6 +273,11 @@ BAD_DENSE = {
     ),
     r"image must be in 0..1 where it is floating, got nan..nan": dict(image=torch.full((3, H, W), torch.nan)),
     "image must be a tensor, an array or a PIL image, got str": dict(image="a.png"),
+    "image must be an ordinary dense tensor, got torch.sparse_coo": dict(image=torch.zeros(3, H, W).to_sparse()),
+    "image must be an ordinary dense tensor, got torch.strided on meta": dict(
+        image=torch.zeros(3, H, W, device="meta")
+    ),
+    "mask must be an ordinary dense tensor": dict(mask=torch.zeros(1, 1, H, W).to_sparse()),
     "image must not be empty": dict(image=torch.zeros(3, 0, W)),
     "image must say which axis is colour": dict(image=np.zeros((3, H, 3), np.uint8)),
     "image must be an array of real numbers, got object": dict(image=np.zeros((H, W, 3), object)),
@@ -302,6 +307,8 @@ def test_bad_maps_are_refused_by_name(skip, message):
         ([[3, -1]], [[1, 1]], "outside, first x=3, y=-1"),
         ([[3, np.nan]], [[1, 1]], "points_xy must be finite"),
         ([[3, 4]], [[np.inf, 1]], "vectors_xy must be finite"),
+        ([[3, 4]], [[1e300, 1]], "vectors_xy must be finite in float32"),
+        ([[1e30, 4]], [[1, 1]], "points_xy must lie in the image"),
         ([], [], "points_xy must have at least one point"),
         (np.zeros((0, 2)), np.zeros((0, 2)), "points_xy must have at least one point"),
         (np.zeros((2, 0, 2)), np.zeros((2, 0, 2)), "points_xy must have at least one point"),
@@ -316,6 +323,26 @@ def test_bad_maps_are_refused_by_name(skip, message):
 def test_bad_arrows_are_refused_by_name(skip, points, vectors, message):
     with pytest.raises(ValueError, match=message):
         MotionPropagator(skip).predict(picture(), points, vectors)
+
+
+def test_greys_of_16_bits_are_not_clipped_and_tensors_of_any_float_give_points(skip):
+    propagator = MotionPropagator(skip)
+    grey = np.linspace(0, 255, H * W).reshape(H, W).round()
+    expected = propagator.predict(Image.fromarray(grey.astype(np.uint8)), [[3, 4]], [[5, -2]])
+    for picture_ in (Image.fromarray((grey * 257).astype(np.uint16)), Image.fromarray((grey / 255).astype(np.float32))):
+        assert picture_.mode[0] in "IF"
+        assert apart(propagator.predict(picture_, [[3, 4]], [[5, -2]]), expected) < CLOSE
+    colour = np.repeat(grey[..., None], 3, axis=2)
+    assert apart(propagator.predict((colour / 255).astype(np.longdouble), [[3, 4]], [[5, -2]]), expected) < CLOSE
+    points, vectors = torch.tensor([[3, 4]]).bfloat16(), torch.tensor([[5, -2]]).bfloat16()
+    for p, v in ((points, vectors), ([points], [vectors])):
+        assert apart(propagator.predict(colour.astype(np.uint8), p, v), expected) < CLOSE
+
+
+def test_a_device_that_is_not_there_is_refused(tmp_path):
+    for device in ("typewriter", "cuda:77"):
+        with pytest.raises(ValueError, match=f"device must be one that torch can use here, got '{device}'"):
+            cmp.load_propagator(tmp_path / "none.pth", device=device)
 
 
 def test_an_empty_mask_is_allowed_where_maps_are_given(skip):
