@@ -24,7 +24,7 @@ import numpy as np
 from cmp.inference import interpolate_tracks, load_propagator, tracks_to_guidance
 from cmp.inference.animate import METHODS, animate, animate_flows
 from cmp.inference.inputs import read_image
-from cmp.video import write_video
+from cmp.video import check_video_path, write_video
 
 
 def parse_arrow(text: str) -> list[float]:
@@ -41,7 +41,7 @@ def read_tracks(path: str) -> list:
     """The tracks in a JSON file, still unchecked but for being a list that is not empty."""
     try:
         tracks = json.loads(Path(path).read_text())
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ValueError(f"{path} is no JSON: {error}") from error
     if not isinstance(tracks, list) or not tracks:
         raise ValueError(f"{path} must hold a list of tracks [[[x, y], ...], ...] that is not empty")
@@ -81,6 +81,9 @@ def main(argv: list[str] | None = None) -> int:
     try:
         if args.frames < 2:
             raise ValueError(f"--frames must be at least 2, got {args.frames}")
+        films = [check_video_path(path).resolve() for path in (args.out, args.uncovered) if path]
+        if len(set(films)) < len(films):
+            raise ValueError(f"OUT and --uncovered must be two files, got {args.out} for both")
         image = read_image(args.image)
         propagator = load_propagator(args.checkpoint, device=args.device)
         how = dict(method=args.method, return_uncovered=True)

@@ -76,6 +76,8 @@ def main(argv: list[str] | None = None) -> int:
     try:
         if out.suffix.lower() != ".png":
             raise ValueError(f"OUT must end in .png, got {out}")
+        if Path(args.image).resolve() in (out.resolve(), overlay.resolve()):
+            raise ValueError(f"{args.image} would be overwritten: OUT must be another file than IMAGE")
         image = read_image(args.image)
         propagator = load_propagator(args.checkpoint, device=args.device)
         _, mask = segment_from_clicks(

@@ -36,6 +36,8 @@ def splat_forward(
 
     Source: Niklaus and Liu, "Softmax Splatting for Video Frame Interpolation", CVPR 2020; ours in plain torch.
     """
+    if not isinstance(image, torch.Tensor) or not isinstance(flow, torch.Tensor):
+        raise ValueError(f"image and flow must be tensors, got {type(image).__name__} and {type(flow).__name__}")
     if image.ndim != 4 or flow.shape != (len(image), 2, *image.shape[2:]):
         raise ValueError(f"image must be (B, C, H, W) and flow (B, 2, H, W), got {image.shape} and {flow.shape}")
     if not image.is_floating_point() or not flow.is_floating_point():
@@ -191,8 +193,8 @@ def animate(
     image, flow = _as_image(image, method), np.asarray(flow)
     if flow.shape != (*image.shape[:2], 2) or flow.dtype.kind != "f":
         raise ValueError(f"flow must be {(*image.shape[:2], 2)} and floating, got {flow.shape} {flow.dtype}")
-    if num_frames < 2:
-        raise ValueError(f"num_frames must be at least 2, got {num_frames}")
+    if not isinstance(num_frames, (int, np.integer)) or num_frames < 2:
+        raise ValueError(f"num_frames must be a whole number of at least 2, got {num_frames!r}")
     # The longest way of all lies in front in every frame: one order for the whole film.
     in_front = np.linalg.norm(np.nan_to_num(flow, posinf=0, neginf=0), axis=2)
     frames = (_move(image, flow * (i / (num_frames - 1)), method, in_front) for i in range(num_frames))

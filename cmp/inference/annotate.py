@@ -74,10 +74,15 @@ def segment_from_clicks(
 
     work_hw = (height, width)
     if short_side_px is not None:
-        if short_side_px < 1:
+        if not short_side_px >= 1:  # NaN is not
             raise ValueError(f"short_side_px must be at least 1, got {short_side_px}")
         ratio = short_side_px / min(work_hw)
         work_hw = tuple(max(1, round(side * ratio)) for side in work_hw)
+        if work_hw[0] * work_hw[1] > propagator.max_pixels:
+            raise ValueError(
+                f"short_side_px must keep the image below {propagator.max_pixels} pixels, got {short_side_px}: "
+                f"{work_hw[0]} x {work_hw[1]}"
+            )
         smaller = short_side_px < min(height, width)
         image = cv2.resize(image, work_hw[::-1], interpolation=cv2.INTER_AREA if smaller else cv2.INTER_CUBIC)
     points = resize_tracks(np.concatenate((clicks, negative)), (height, width), work_hw)

@@ -4,12 +4,15 @@ Legend: N tracks, K known positions of one, T frames, H W pixels. Positions are 
 numbers.
 """
 
+import operator
 from collections.abc import Sequence
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from scipy.interpolate import PchipInterpolator
+
+FLOAT32_MAX = float(np.finfo(np.float32).max)
 
 
 def interpolate_tracks(tracks: np.ndarray | Sequence[np.ndarray], num_frames: int) -> np.ndarray:
@@ -32,15 +35,17 @@ def interpolate_tracks(tracks: np.ndarray | Sequence[np.ndarray], num_frames: in
 
     Source: PCHIP (Fritsch and Butland, 1984), as MOFA-Video interpolates what its users draw.
     """
-    if num_frames < 1:
-        raise ValueError(f"num_frames must be at least 1, got {num_frames}")
+    if not isinstance(num_frames, (int, np.integer)) or num_frames < 1:
+        raise ValueError(f"num_frames must be a whole number of at least 1, got {num_frames!r}")
+    if not isinstance(tracks, (np.ndarray, Sequence)):
+        raise ValueError(f"tracks must be an array or a sequence of arrays (K, 2), got {type(tracks).__name__}")
     result = np.zeros((len(tracks), num_frames, 2), np.float32)
     for n, track in enumerate(tracks):
-        track = np.asarray(track, np.float64)
+        track = _as_numbers(track, f"tracks[{n}]")
         if track.ndim != 2 or track.shape[1] != 2 or len(track) < 1:
             raise ValueError(f"tracks[{n}] must be (K, 2) with K at least 1, got {track.shape}")
-        if not np.isfinite(track).all():
-            raise ValueError(f"tracks[{n}] must be finite, got NaN or infinity")
+        if not (np.abs(track) <= FLOAT32_MAX).all():
+            raise ValueError(f"tracks[{n}] must be finite in float32, got NaN, infinity or more")
         if len(track) == 1:
             result[n] = track
         else:
@@ -67,7 +72,7 @@ def tracks_to_guidance(
     Raises:
         ValueError: other shapes, NaN or infinity in a visible position, or a track starts outside the frame.
     """
-    tracks = np.asarray(tracks, np.float64)
+    tracks, (height, width) = _as_numbers(tracks, "tracks"), _as_size(size_hw)
     if tracks.ndim != 3 or tracks.shape[2] != 2 or tracks.shape[1] < 2:
         raise ValueError(f"tracks must be (N, T, 2) with T at least 2, got {tracks.shape}")
     num_tracks, num_frames = tracks.shape[:2]
@@ -75,19 +80,18 @@ def tracks_to_guidance(
     if visible.shape != (num_tracks, num_frames) or visible.dtype != bool:
         raise ValueError(f"visible must be ({num_tracks}, {num_frames}) bool, got {visible.shape} {visible.dtype}")
     visible = visible & visible[:, :1]
-    if not np.isfinite(tracks[visible]).all():
-        raise ValueError("tracks must be finite where they are visible, got NaN or infinity")
-    height, width = size_hw
+    if not (np.abs(tracks[visible]) <= FLOAT32_MAX).all():
+        raise ValueError("tracks must be finite in float32 where they are visible, got NaN, infinity or more")
     sparse = np.zeros((num_frames - 1, 2, height, width), np.float32)
     mask = np.zeros((num_frames - 1, 1, height, width), np.float32)
     for n in np.flatnonzero(visible[:, 0]):
-        x, y = np.floor(tracks[n, 0] + 0.5).astype(np.int64)
+        x, y = np.floor(tracks[n, 0] + 0.5)
         if not (0 <= x < width and 0 <= y < height):
             raise ValueError(
                 f"tracks must start in the frame of {width} x {height} px (width x height), got track {n} at "
                 f"x={tracks[n, 0, 0]:g}, y={tracks[n, 0, 1]:g}"
             )
-        seen = visible[n, 1:]
+        x, y, seen = int(x), int(y), visible[n, 1:]
         sparse[seen, :, y, x] = (tracks[n, 1:] - tracks[n, 0])[seen]
         mask[seen, 0, y, x] = 1
     return sparse, mask
@@ -101,7 +105,7 @@ def resize_tracks(tracks: np.ndarray, from_hw: tuple[int, int], to_hw: tuple[int
     Raises:
         ValueError: the last axis is not 2, or a side is below 1.
     """
-    tracks = np.asarray(tracks, np.float64)
+    tracks = _as_numbers(tracks, "tracks")
     if tracks.ndim < 1 or tracks.shape[-1] != 2:
         raise ValueError(f"tracks must be (..., 2), got {tracks.shape}")
     return ((tracks + 0.5) * _ratios_xy(from_hw, to_hw) - 0.5).astype(np.float32)
@@ -121,15 +125,17 @@ def resize_guidance(sparse: np.ndarray, mask: np.ndarray, size_hw: tuple[int, in
         sparse (T, 2, height, width) float32, px of the new size, and mask (T, 1, height, width) float32 of 0 and 1.
 
     Raises:
-        ValueError: other shapes, or a side is below 1.
+        ValueError: other shapes, NaN or infinity at a guide, or a side is below 1.
     """
-    sparse, mask = np.asarray(sparse), np.asarray(mask)
+    sparse, mask = _as_numbers(sparse, "sparse"), _as_numbers(mask, "mask")
     if sparse.ndim != 4 or sparse.shape[1] != 2 or mask.shape != (len(sparse), 1, *sparse.shape[2:]):
         raise ValueError(f"sparse must be (T, 2, H, W) and mask (T, 1, H, W), got {sparse.shape} and {mask.shape}")
     from_hw = sparse.shape[2:]
     ratios_xy = _ratios_xy(from_hw, size_hw)
     height, width = size_hw
     t, y, x = np.nonzero(mask[:, 0] > 0)
+    if not np.isfinite(sparse[t, :, y, x]).all():
+        raise ValueError("sparse must be finite where the mask is, got NaN or infinity")
     # Whole-number arithmetic: (y + 0.5) * height / H, rounded down.
     rows, columns = (2 * y + 1) * height // (2 * from_hw[0]), (2 * x + 1) * width // (2 * from_hw[1])
     total, count = np.zeros((len(sparse), height, width, 2)), np.zeros((len(sparse), height, width, 1))
@@ -145,14 +151,31 @@ def resize_flow_batch(flow: torch.Tensor, size_hw: tuple[int, int]) -> torch.Ten
     Raises:
         ValueError: flow is not floating (S, 2, H, W), or a side is below 1.
     """
-    if flow.ndim != 4 or flow.shape[1] != 2 or not flow.is_floating_point():
-        raise ValueError(f"flow must be floating (S, 2, H, W), got {flow.dtype} {tuple(flow.shape)}")
+    if not isinstance(flow, torch.Tensor) or flow.ndim != 4 or flow.shape[1] != 2 or not flow.is_floating_point():
+        got = f"{flow.dtype} {tuple(flow.shape)}" if isinstance(flow, torch.Tensor) else type(flow).__name__
+        raise ValueError(f"flow must be a floating tensor (S, 2, H, W), got {got}")
     ratios = torch.tensor(_ratios_xy(tuple(flow.shape[2:]), size_hw), dtype=torch.float32, device=flow.device)
     resized = F.interpolate(flow.float(), size=tuple(size_hw), mode="bilinear", align_corners=False)
     return resized * ratios.view(1, 2, 1, 1)
 
 
 def _ratios_xy(from_hw: tuple[int, int], to_hw: tuple[int, int]) -> np.ndarray:
-    if min(*from_hw, *to_hw) < 1:
-        raise ValueError(f"sizes must be at least 1 px, got {tuple(from_hw)} and {tuple(to_hw)}")
+    from_hw, to_hw = _as_size(from_hw), _as_size(to_hw)
     return np.array([to_hw[1] / from_hw[1], to_hw[0] / from_hw[0]])
+
+
+def _as_size(size_hw: tuple[int, int]) -> tuple[int, int]:
+    try:
+        height, width = map(operator.index, size_hw)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"sizes must be whole numbers (height, width), got {size_hw!r}") from error
+    if min(height, width) < 1:
+        raise ValueError(f"sizes must be at least 1 px, got {(height, width)}")
+    return height, width
+
+
+def _as_numbers(values, name: str) -> np.ndarray:
+    try:
+        return np.asarray(values, np.float64)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{name} must be an array of numbers: {error}") from error

@@ -1,6 +1,6 @@
 """Video in and out: readers (PyAV, decord, folders of frames) behind one protocol, and small writers."""
 
 from cmp.video.readers import Frame, VideoReader, open_video
-from cmp.video.writers import write_video
+from cmp.video.writers import check_video_path, write_video
 
-__all__ = ["Frame", "VideoReader", "open_video", "write_video"]
+__all__ = ["Frame", "VideoReader", "check_video_path", "open_video", "write_video"]

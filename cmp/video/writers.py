@@ -12,6 +12,23 @@ import av
 import numpy as np
 from PIL import Image
 
+SLOWEST_FPS, FASTEST_FPS = 0.01, 1000  # a GIF cannot say that a frame lasts for more than eleven minutes
+
+
+def check_video_path(path: str | os.PathLike) -> Path:
+    """The path, if `write_video` could write there: to be asked before the work that the film shows.
+
+    Raises:
+        ValueError: another suffix than .mp4 and .gif.
+        FileNotFoundError: the folder is missing.
+    """
+    path = Path(path)
+    if path.suffix.lower() not in (".mp4", ".gif"):
+        raise ValueError(f"{path}: expected a name ending in .mp4 or .gif")
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"{path}: no such folder: {path.parent}")
+    return path
+
 
 def write_video(path: str | os.PathLike, frames: Iterable[np.ndarray], fps: float, *, crf: int = 18) -> None:
     """Write frames to a file, which gets its name only when it is whole.
@@ -19,20 +36,19 @@ def write_video(path: str | os.PathLike, frames: Iterable[np.ndarray], fps: floa
     Args:
         path: ends in .mp4 (H.264) or .gif.
         frames: (H, W, 3) uint8 RGB arrays, all of one size; consumed one by one.
-        fps: frames per second. A GIF counts in hundredths of a second, so its rate is rounded to that.
+        fps: frames per second, 0.01 to 1000. A GIF counts in hundredths of a second, so its rate is rounded to that.
         crf: H.264 quality, 0 (nearly lossless) to 51; 18 looks like the original.
 
     Raises:
-        ValueError: another suffix, no frames, frames of another shape or dtype, or of changing size.
+        ValueError: another suffix, fps out of range, no frames, frames of another shape or dtype, or of changing size.
+        FileNotFoundError: the folder is missing.
 
     Sides that are odd keep their size by full-resolution colour (yuv444p), which some players cannot show.
     """
-    path = Path(path)
+    path = check_video_path(path)
     suffix = path.suffix.lower()
-    if suffix not in (".mp4", ".gif"):
-        raise ValueError(f"{path}: expected a name ending in .mp4 or .gif")
-    if fps <= 0:
-        raise ValueError(f"fps must be above 0, got {fps}")
+    if not SLOWEST_FPS <= fps <= FASTEST_FPS:  # NaN is not
+        raise ValueError(f"fps must be in {SLOWEST_FPS}..{FASTEST_FPS}, got {fps}")
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         (_write_mp4 if suffix == ".mp4" else _write_gif)(temporary, _checked(frames), fps, crf)

@@ -153,7 +153,8 @@ def test_both_methods_move_the_square_and_say_what_it_uncovers(method):
     (
         (dict(image=np.zeros((4, 5, 3))), "image must be"),
         (dict(flow=np.zeros((5, 4, 2))), "flow must be"),
-        (dict(num_frames=1), "num_frames must be at least 2, got 1"),
+        (dict(num_frames=1), "num_frames must be a whole number of at least 2, got 1"),
+        (dict(num_frames=2.5), "num_frames must be a whole number of at least 2, got 2.5"),
         (dict(image=np.zeros((0, 5, 3), np.uint8), flow=np.zeros((0, 5, 2))), "not empty"),
         (dict(method="sideways"), "method must be one of .*, got 'sideways'"),
     ),

@@ -13,6 +13,8 @@ IMAGE = np.random.default_rng(0).integers(0, 256, (30, 44, 3), np.uint8)
 class NearestGuide:
     """A propagator whose answer is known: every pixel moves as the nearest guide does, times a fall-off."""
 
+    max_pixels = 10_000
+
     def __init__(self, falloff=None):
         self.falloff, self.calls = falloff, []
 
@@ -102,6 +104,8 @@ def test_a_network_takes_the_four_motions_with_one_encoding_and_leaves_its_input
         (dict(threshold=1.5), "threshold must be in 0..1, got 1.5"),
         (dict(length_px=0), "length_px must be above 0"),
         (dict(short_side_px=0), "short_side_px must be at least 1, got 0"),
+        (dict(short_side_px=np.nan), "short_side_px must be at least 1, got nan"),
+        (dict(short_side_px=1000), "short_side_px must keep the image below 10000 pixels, got 1000"),
     ),
 )
 def test_bad_input_is_refused_by_name(change, message):

@@ -72,7 +72,22 @@ def test_dense_flow_resizes_as_one_field_does(size_hw):
 @pytest.mark.parametrize(
     "call, message",
     (
-        (lambda: interpolate_tracks([[[0, 0]]], 0), "num_frames must be at least 1, got 0"),
+        (lambda: interpolate_tracks([[[0, 0]]], 0), "num_frames must be a whole number of at least 1, got 0"),
+        (lambda: interpolate_tracks([[[0, 0]]], 2.5), "num_frames must be a whole number of at least 1, got 2.5"),
+        (lambda: interpolate_tracks(None, 3), "tracks must be an array or a sequence of arrays .* got NoneType"),
+        (lambda: interpolate_tracks([[{"x": 1}]], 3), r"tracks\[0\] must be an array of numbers"),
+        (lambda: interpolate_tracks([[[1, 2], [3]]], 3), r"tracks\[0\] must be an array of numbers"),
+        (lambda: interpolate_tracks([[[0, 1e300]]], 3), r"tracks\[0\] must be finite in float32"),
+        (lambda: tracks_to_guidance([[[0, 0], [1e300, 0]]], (4, 6)), "tracks must be finite in float32"),
+        (lambda: tracks_to_guidance([[[1e30, 0], [0, 0]]], (4, 6)), "got track 0 at x=1e.30, y=0"),
+        (lambda: tracks_to_guidance(np.zeros((1, 2, 2)), (4.5, 6)), "sizes must be whole numbers .* got .4.5, 6."),
+        (lambda: resize_tracks(np.zeros(2), (4, 6), None), "sizes must be whole numbers .* got None"),
+        (lambda: resize_guidance(np.zeros((1, 2, 4, 6)), np.zeros((1, 1, 4, 6)), (2,)), "sizes must be whole numbers"),
+        (
+            lambda: resize_guidance(np.full((1, 2, 4, 6), np.nan), np.ones((1, 1, 4, 6)), (2, 3)),
+            "sparse must be finite",
+        ),
+        (lambda: resize_flow_batch(np.zeros((1, 2, 4, 6)), (3, 3)), "flow must be a floating tensor .* got ndarray"),
         (lambda: interpolate_tracks([np.zeros((0, 2))], 3), r"tracks\[0\] must be \(K, 2\) with K at least 1"),
         (lambda: interpolate_tracks([[[0, np.nan]]], 3), r"tracks\[0\] must be finite"),
         (lambda: tracks_to_guidance(np.zeros((2, 1, 2)), (4, 6)), "T at least 2, got"),
@@ -82,7 +97,7 @@ def test_dense_flow_resizes_as_one_field_does(size_hw):
         (lambda: resize_tracks(np.zeros(3), (4, 6), (4, 6)), r"tracks must be \(..., 2\)"),
         (lambda: resize_guidance(np.zeros((1, 2, 4, 6)), np.zeros((1, 2, 4, 6)), (2, 3)), "sparse must be"),
         (lambda: resize_flow_batch(torch.zeros(1, 2, 4, 6), (0, 3)), "sizes must be at least 1 px"),
-        (lambda: resize_flow_batch(torch.zeros(1, 3, 4, 6), (2, 3)), "flow must be floating"),
+        (lambda: resize_flow_batch(torch.zeros(1, 3, 4, 6), (2, 3)), "flow must be a floating tensor"),
     ),
 )
 def test_bad_tracks_are_refused(call, message):

@@ -48,6 +48,12 @@ def test_mistakes_are_named(files, capsys):
         (("--arrow", "70,4,9,4"), "points_xy must lie in the image"),
         (("--arrow", "3,4,9,4", "--frames", 1), "--frames must be at least 2"),
         (("--tracks", files / "none.json"), "none.json"),
+        (("--arrow", "3,4,9,4", "--fps", "nan"), "fps must be in 0.01..1000, got nan"),
+        (("--arrow", "3,4,9,4", "--fps", "1e-9"), "fps must be in 0.01..1000, got 1e-09"),
+        (("--arrow", "3,4,9,4", "--device", "typewriter"), "device must be one that torch can use here"),
+        (("--arrow", "3,4,9,4", "--uncovered", files / "a.gif"), "OUT and --uncovered must be two files"),
+        (("--arrow", "3,4,9,4", "--uncovered", files / "none" / "b.gif"), "no such folder"),
+        (("--arrow", "3,4,9,4", "--uncovered", files / "b.avi"), "b.avi: expected a name ending in .mp4 or .gif"),
     ):
         assert command(*inputs, *more) == 2
         assert message in capsys.readouterr().err
@@ -56,6 +62,8 @@ def test_mistakes_are_named(files, capsys):
         ("{}", "must hold a list"),
         ("[]", "not empty"),
         ("[[]]", "tracks[0] must be"),
+        ('[{"x": 1}]', "tracks[0] must be"),
+        ("[" * 100_000, "is no JSON"),
     ):
         (files / "bad.json").write_text(content)
         assert command(*inputs, "--tracks", files / "bad.json") == 2

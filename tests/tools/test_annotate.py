@@ -4,6 +4,7 @@ import torch
 from PIL import Image
 
 from cmp.flow import FlowQuantizer
+from cmp.inference.inputs import read_image
 from cmp.models import CMP, DiscreteLoss, MotionEncoder, PropagationDecoder, ResNet
 from tools.annotate import main
 from tools.benchmark import annotate as benchmark
@@ -39,6 +40,8 @@ def test_mistakes_are_named_and_leave_nothing(files, capsys):
         ("in.png", "m.png", ("--click", "3,3", "--negative", "3,3"), "different pixels"),
         ("in.png", "m.png", ("--click", "3,3", "--threshold", "2"), "threshold must be in 0..1"),
         ("in.png", "m.jpg", ("--click", "3,3"), "OUT must end in .png"),
+        ("in.png", "in.png", ("--click", "3,3"), "in.png would be overwritten"),
+        ("in.png", "m.png", ("--click", "3,3", "--short-side", "100000"), "short_side_px must keep the image below"),
         ("text.png", "m.png", ("--click", "3,3"), "text.png cannot be read as an image"),
         ("none.png", "m.png", ("--click", "3,3"), "none.png"),
     ):
@@ -59,12 +62,17 @@ def test_a_huge_image_is_refused_before_it_is_decoded(files, capsys):
 
 
 def test_a_photograph_is_read_upright(files):
-    from cmp.inference.inputs import read_image
-
     exif = Image.Exif()
     exif[0x0112] = 6  # to be turned by 90 degrees
     Image.open(files / "in.png").save(files / "turned.png", exif=exif)
     assert np.array_equal(read_image(files / "turned.png"), np.rot90(read_image(files / "in.png"), -1))
+
+
+def test_a_grey_picture_of_16_bits_keeps_its_shades(files):
+    ramp = np.tile(np.linspace(0, 65535, 60).astype(np.uint16), (40, 1))
+    Image.fromarray(ramp).save(files / "deep.png")
+    row = read_image(files / "deep.png")[0, :, 0].astype(int)
+    assert row[0] == 0 and row[-1] == 255 and (np.diff(row) > 0).all()
 
 
 def test_the_benchmark_clicks_deepest_and_knows_its_controls(files, capsys):
