@@ -209,7 +209,25 @@ def build_page(propagator: MotionPropagator, folder: Path, *, name: str, long_si
         num_frames.release(on_motion, (scene, motion, num_frames), films, **newest)
         page.load(on_sample, sample, everything, **quiet)
         page.unload(on_close)
+    for block in page.blocks.values():
+        refuse_addresses(block)
     return page
+
+
+def refuse_addresses(block) -> None:
+    """Keep Gradio from fetching what a request names by an address where a file is expected.
+
+    The path of a file in a payload may be http://..., which Gradio itself would ask for on the sender's behalf. Files
+    of this page are uploads, or its own.
+    """
+    move = block.async_move_resource_to_block_cache
+
+    async def move_file(path: str | Path | None) -> str | None:
+        if "://" in str(path):
+            raise ValueError("files are uploaded: addresses are not fetched")
+        return await move(path)
+
+    block.async_move_resource_to_block_cache = move_file
 
 
 def launch_page(page, *, host: str, port: int | None, max_bytes: int = MAX_BYTES, block: bool = True) -> str:
@@ -242,7 +260,10 @@ def launch_page(page, *, host: str, port: int | None, max_bytes: int = MAX_BYTES
 
 
 class OwnSourcesOnly:
-    """Tells the browser to load nothing from elsewhere: the page works without a network, and nobody learns of it."""
+    """Nothing from elsewhere: neither the browser (told by a policy) nor Gradio (its file=http://... route) fetches it.
+
+    So the page works without a network, and nobody learns of it.
+    """
 
     POLICY = b"default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:"
 
@@ -250,11 +271,16 @@ class OwnSourcesOnly:
         self.app = app
 
     async def __call__(self, scope, receive, send) -> None:
+        from starlette.responses import PlainTextResponse
+
         async def send_with_policy(message) -> None:
             if message["type"] == "http.response.start":
                 message["headers"] = [*message.get("headers", ()), (b"content-security-policy", self.POLICY)]
             await send(message)
 
+        if scope["type"] == "http" and "://" in scope["path"]:
+            await PlainTextResponse("addresses are not fetched", 403)(scope, receive, send_with_policy)
+            return
         await self.app(scope, receive, send_with_policy)
 
 

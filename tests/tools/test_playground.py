@@ -266,6 +266,39 @@ def test_no_file_outside_the_folder_can_be_had_or_handed_in(page, served, tmp_pa
     assert (tmp_path / "secret.txt").read_text() == "secret"  # uploads are removed once read: this one must not be
 
 
+def test_no_address_is_fetched_for_anybody(served, chromium, monkeypatch):
+    from gradio import processing_utils
+
+    asked = []
+
+    async def download(url, *args, **kwargs):
+        asked.append(url)
+        raise ValueError("asked")
+
+    monkeypatch.setattr(processing_utils, "async_ssrf_protected_download", download)
+    monkeypatch.setattr(processing_utils, "async_ssrf_protected_get", download)
+    address, _ = served
+    page = chromium.new_page()
+    file = {"path": "http://example.org/a.png", "meta": {"_type": "gradio.FileData"}}
+    for i, call in enumerate(page.request.get(f"{address}config").json()["dependencies"]):
+        if not call["inputs"] or call["targets"][0][1] in ("load", "unload"):
+            continue
+        body = {"fn_index": call["id"], "session_hash": f"guest{i}", "event_data": None, "trigger_id": None}
+        joined = page.request.post(
+            f"{address}gradio_api/queue/join", data=body | {"data": [file] * len(call["inputs"])}
+        )
+        told = page.request.get(f"{address}gradio_api/queue/data?session_hash=guest{i}").text() if joined.ok else ""
+        assert call["targets"][0][1] != "upload" or '"success":false' in told.replace(" ", "")
+    for path in (
+        "file=http://example.org/a.png",
+        "file%3Dhttps%3A%2F%2Fexample.org/a.png",
+        "proxy=http://example.org/",
+    ):
+        assert page.request.get(f"{address}gradio_api/{path}").status == 403
+    page.close()
+    assert asked == []
+
+
 def test_a_closed_page_takes_its_files_along(chromium, served):
     others = set(served[1].glob("page-*"))
     page = open_tab(chromium, served[0])
