@@ -4,6 +4,7 @@ Legend: N images, T guidance sets, S results (S = max(N, T)), H W image pixels.
 """
 
 import threading
+import uuid
 import warnings
 from collections.abc import Sequence
 from os import PathLike
@@ -28,11 +29,12 @@ PIXELS_AT_ONCE_ELSEWHERE = 1 << 22
 
 
 class EncodedImage(NamedTuple):
-    """What `MotionPropagator.encode` made of images: takes an image's place in any number of predictions."""
+    """What `MotionPropagator.encode` made of images: takes an image's place in any number of its own predictions."""
 
     features: ImageFeatures  # as the decoder prepared them
     num_images: int
     size_hw: tuple[int, int]
+    made_by: str  # the propagator's mark: features of another network mean something else
 
 
 def load_propagator(
@@ -99,6 +101,7 @@ class MotionPropagator(nn.Module):
         self.normalize, self.max_pixels = normalize, max_pixels
         # Plain tensors, not buffers: .to(bfloat16) must not round them.
         self._mean, self._std = network.mean.float().cpu().clone(), network.std.float().cpu().clone()
+        self._mark = uuid.uuid4().hex  # copies share it
         self._warned, self._warning = False, threading.Lock()
 
     @property
@@ -151,7 +154,7 @@ class MotionPropagator(nn.Module):
         if bottom or right:
             image = F.pad(image, (0, right, 0, bottom), mode="replicate")
         encoder, decoder = self.network.image_encoder, self.network.decoder
-        return EncodedImage(decoder.prepare(encoder(image.to(_dtype(encoder)))), num_images, size_hw)
+        return EncodedImage(decoder.prepare(encoder(image.to(_dtype(encoder)))), num_images, size_hw, self._mark)
 
     def predict_dense(
         self,
@@ -177,8 +180,8 @@ class MotionPropagator(nn.Module):
             number, averaged over x and y; 1 is one bin, 0 all bins alike.
 
         Raises:
-            ValueError: as `encode`; another shape, NaN or infinity in sparse or mask; two mask channels that differ; N
-                and T do not fit; confidence of a network without bins.
+            ValueError: as `encode`; an encoding by another propagator; another shape, NaN or infinity in sparse or
+                mask; two mask channels that differ; N and T do not fit; confidence of a network without bins.
         """
         return self._predict(image, lambda size_hw: as_guidance(sparse, mask, size_hw), return_confidence)
 
@@ -218,6 +221,8 @@ class MotionPropagator(nn.Module):
             raise ValueError("return_confidence needs a network with bins, got one that regresses flow")
         # Guidance is looked at before the image is encoded: a mistake in it should not take a second to come back.
         if isinstance(image, EncodedImage):
+            if image.made_by != self._mark:
+                raise ValueError("image must be encoded by this propagator, got an encoding by another one")
             num_images, size_hw = image.num_images, image.size_hw
         else:
             image = as_image_batch(image, self.max_pixels)

@@ -121,6 +121,9 @@ def test_many_guidance_sets_on_one_image_equal_one_by_one_and_encode_it_once(ski
     assert calls == [1, 1, 1]
     again = propagator.predict_dense(encoded, sparse, mask)
     assert calls == [1, 1, 1]
+    assert torch.equal(copy.deepcopy(propagator).predict_dense(encoded, sparse, mask), again)
+    with pytest.raises(ValueError, match="got an encoding by another one"):
+        MotionPropagator(skip, normalize="unit").predict_dense(encoded, sparse, mask)
     handle.remove()
     for i in range(7):
         one = propagator.predict_dense(image, sparse[i : i + 1], mask[i : i + 1])
