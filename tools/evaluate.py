@@ -1,29 +1,39 @@
 r"""Judge a pretrained network.
 
-    propagation   how well it spreads guidance over held-out pairs, beside two controls and two interpolations
+    propagation    how well it spreads guidance over held-out pairs, beside two controls and two interpolations
+    segmentation   what its backbone is worth for classes of pixels: trains an FCN on it, frozen or fine-tuned
 
 Example:
+    python tools/evaluate.py segmentation configs/downstream/segmentation_camvid_r18_1xb8_200.py backbone.pth camvid \
+        --frozen --work-dir work_dirs/camvid_frozen
     python tools/evaluate.py propagation configs/pretrain/cmp_r18_quickstart_1xb16_300.py work_dirs/q/iter_300.pth \
         --data my_pairs --out work_dirs/q/judged
 """
 
 import argparse
 import json
+import os
 import sys
 from pathlib import Path
 
 import cv2
 import torch
+from mmengine.config import Config, DictAction
 from mmengine.runner import Runner
 from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the checkout's own packages, installed or not
 
+from cmp.downstream.data_check import print_data_report
+from cmp.downstream.run import set_length, train_and_judge
+from cmp.downstream.segmentation import prepare_config as prepare_segmentation
+from cmp.downstream.segmentation_metric import scores_table
 from cmp.engine.checkpoint import load_model
 from cmp.engine.config import read_config
 from cmp.engine.loops import predict_with_controls
 from cmp.engine.metrics import FlowMetric, controls_table
 from cmp.engine.pictures import choose_rows, prediction_sheet
+from tools.train import checkpoint_to_resume
 
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
@@ -43,7 +53,64 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     task.add_argument("--out", help="folder for metrics.json, table.txt and predictions.png; else nothing is kept")
     task.add_argument("--rows", type=int, choices=range(1, 65), metavar="N", default=6, help="samples in the picture")
     task.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="where to compute")
+    _add_segmentation(tasks)
     return parser.parse_args(argv)
+
+
+def _add_segmentation(tasks: argparse._SubParsersAction) -> None:
+    task = _add_trained_task(tasks, "segmentation", "mIoU of an FCN trained on the backbone")
+    task.add_argument("--frozen", action="store_true", help="keep the backbone and train a linear head alone")
+    task.add_argument("--check-data", action="store_true", help="read every file first; anything wrong is named")
+    task.add_argument("--scales", type=float, nargs="+", metavar="S", help="sizes to test at; default: the config's")
+    task.add_argument("--flip", action="store_true", help="test mirrored images too")
+
+
+def _add_trained_task(tasks: argparse._SubParsersAction, name: str, help: str) -> argparse.ArgumentParser:
+    """A task that trains: what all of them are told."""
+    task = tasks.add_parser(name, help=help, allow_abbrev=False)
+    task.add_argument("config", help=f"configs/downstream/{name}_*.py")
+    task.add_argument("backbone", help='an export, a checkpoint of pretraining, or "random"')
+    task.add_argument("data", help="folder of the data set")
+    task.add_argument("--work-dir", help="folder for log, checkpoints and metrics.json (default: work_dirs/CONFIG)")
+    task.add_argument("--steps", type=int, metavar="N", help="length of training (default: the config's)")
+    task.add_argument("--seed", type=int, default=0, metavar="N", help="of head, order and crops (default: 0)")
+    task.add_argument(
+        "--resume",
+        nargs="?",
+        const="auto",
+        metavar="PATH",
+        help="go on from a checkpoint: PATH, or the newest in the work dir; a finished run is only judged again",
+    )
+    task.add_argument(
+        "--cfg-options", nargs="+", action=DictAction, metavar="KEY=VALUE", help="change values of the config"
+    )
+    return task
+
+
+def _prepared(args: argparse.Namespace) -> tuple[Config, str | None]:
+    """The config with what the command line says of any trained task, and the checkpoint to go on from."""
+    config = read_config(args.config, args.cfg_options)
+    if args.steps is not None:
+        set_length(config, args.steps)
+    config.randomness.seed = args.seed
+    config.work_dir = args.work_dir or str(Path("work_dirs") / Path(args.config).stem)
+    return config, checkpoint_to_resume(args.resume, config.work_dir)
+
+
+def evaluate_segmentation(args: argparse.Namespace) -> None:
+    """Train an FCN and judge it."""
+    config, checkpoint = _prepared(args)
+    prepare_segmentation(config, data_dir=args.data, backbone=args.backbone, frozen=args.frozen)
+    if args.scales:
+        config.val_cfg.scales = args.scales
+    config.val_cfg.flip = config.val_cfg.flip or args.flip
+    if args.check_data:
+        for name in ("train", "val"):
+            print_data_report(config[f"{name}_dataloader"].dataset)
+    metrics = train_and_judge(config, checkpoint)
+    if metrics:
+        print(scores_table(metrics))
+        print(f"{metrics['images']} images, mean IoU {metrics['miou']:.2f} %; metrics.json: {config.work_dir}")
 
 
 def evaluate_propagation(args: argparse.Namespace) -> None:
@@ -74,12 +141,17 @@ def evaluate_propagation(args: argparse.Namespace) -> None:
         print(f"wrote metrics.json, table.txt and predictions.png to {out}")
 
 
+TASKS = {"propagation": evaluate_propagation, "segmentation": evaluate_segmentation}
+
+
 def main(argv: list[str] | None = None) -> int:
     """Judge; returns the exit status."""
     args = parse_args(argv)
     try:
-        evaluate_propagation(args)
-    except (OSError, ValueError) as error:
+        TASKS[args.task](args)
+    except (OSError, ValueError, TypeError, FloatingPointError) as error:
+        if os.environ.get("CMP_TRACEBACK"):
+            raise
         print(f"evaluate.py: {error}", file=sys.stderr)
         return 2
     return 0

@@ -1,0 +1,1 @@
+"""What a backbone is worth: tasks that it was not trained for."""

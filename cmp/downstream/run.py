@@ -1,0 +1,59 @@
+"""Training on a task and judging at its end, by pretraining's runner: logs, ETA, resuming, several processes."""
+
+import json
+import os
+from pathlib import Path
+
+import torch
+from mmengine.config import Config
+
+from cmp.engine.provenance import record_start
+from cmp.engine.runner import PairRunner
+
+
+def set_length(config: Config, steps: int) -> None:
+    """Give a run another number of steps: its schedule ends there, and it is judged there."""
+    if steps < 1:
+        raise ValueError(f"steps must be at least 1, got {steps}")
+    former = config.train_cfg.max_iters
+    config.train_cfg.max_iters = config.train_cfg.val_interval = steps
+    for scheduler in config.param_scheduler:
+        if scheduler.get("end") != former:
+            raise ValueError("this config's learning rate changes at steps of its own: use --cfg-options instead")
+        scheduler.end = steps
+
+
+def join_processes(config: Config) -> None:
+    """Under torchrun or srun: one process a GPU, or gloo on CPUs where there is none."""
+    if "RANK" not in os.environ:
+        return
+    config.launcher = "pytorch"
+    if not torch.cuda.is_available():
+        torch.distributed.init_process_group("gloo")
+        config.model_wrapper_cfg = dict(type="MMDistributedDataParallel", device_ids=None, broadcast_buffers=False)
+
+
+def train_and_judge(config: Config, checkpoint: str | None) -> dict | None:
+    """Train to the end, or go on from a checkpoint; a finished one is only judged.
+
+    Returns:
+        The metrics, which also stand in metrics.json of the work dir with what was run; None in all processes but the
+        first, and where a signal stopped the run (`--resume` goes on).
+    """
+    if checkpoint:
+        config.load_from, config.resume = checkpoint, True
+    join_processes(config)
+    runner = PairRunner.from_cfg(config)
+    start = {}
+    if runner.rank == 0:
+        start = record_start(runner.work_dir, resumed_from=checkpoint, num_processes=runner.world_size)
+    runner.train()
+    metrics, stopped = runner.val_loop.metrics, runner.train_loop.stopped_by
+    first = runner.rank == 0
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
+    if not first or stopped:
+        return None
+    about = dict(steps=runner.iter, seed=runner.seed, backbone=str(config.model.backbone), start=start)
+    (Path(runner.work_dir) / "metrics.json").write_text(json.dumps(about | metrics, indent=1) + "\n")
+    return metrics

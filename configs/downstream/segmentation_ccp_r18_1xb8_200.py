@@ -1,0 +1,25 @@
+"""CCP on a CPU: FCN on ResNet-18 at stride 8, quarter-size images, 200 steps of 8 crops in one process.
+
+Run:     python tools/evaluate.py segmentation THIS_FILE BACKBONE CCP_DIR [--frozen]
+Expect:  docs/downstream.md
+Source:  ours, small enough to compare backbones at an equal budget within minutes. Images are seen at about a
+         quarter of their size and judged at their full size; a linear head in both modes.
+"""
+
+from mmengine.config import read_base
+from torch.optim import AdamW
+
+with read_base():
+    from ._base_.ccp import *
+    from ._base_.segmentation import *
+
+model.update(encoder="resnet18", hidden_channels=0)
+augmentation.update(scale_range=(0.2, 0.4), crop_hw=(144, 96))
+train_dataloader.update(batch_size=8, num_workers=0, persistent_workers=False)
+val_dataloader.update(num_workers=0)
+lr.update(fine_tuned=1e-3, frozen=1e-2)
+optim_wrapper["optimizer"] = dict(type=AdamW, lr=None, weight_decay=1e-4)
+param_scheduler[0].update(end=200)
+train_cfg.update(max_iters=200, val_interval=200)
+val_cfg.update(scales=(0.25,))
+default_hooks.update(logger=dict(interval=20))

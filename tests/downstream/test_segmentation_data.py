@@ -1,0 +1,135 @@
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+
+from cmp.downstream.data_check import check_segmentation_data
+from cmp.downstream.segmentation_data import SegmentationDataset
+
+CLASSES = [("ground", 0), ("things", [3, 7]), ("never", 9)]
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Three images 20x30 with labels of ids 0, 3, 7 and 255; image i is grey 50 i."""
+    for name in ("images", "labels"):
+        (tmp_path / name).mkdir()
+    for i in range(3):
+        label = np.zeros((20, 30), np.uint8)
+        label[:5, :10], label[5:9, :10], label[19] = 3, 7, 255
+        cv2.imwrite(str(tmp_path / f"images/{i}.png"), np.full((20, 30, 3), 50 * i, np.uint8))
+        cv2.imwrite(str(tmp_path / f"labels/{i}.png"), label)
+    (tmp_path / "train.txt").write_text("0\n2 more words\n\n")
+    return tmp_path
+
+
+def opened(folder, ids="{part}.txt", classes=CLASSES, **arguments):
+    described = dict(images="images/{id}.png", labels="labels/{id}.png", ids=ids, classes=classes, ignore_ids=[255])
+    return SegmentationDataset(folder, "train", **(described | arguments))
+
+
+def test_ids_come_from_the_list_and_labels_are_merged(folder):
+    dataset = opened(folder)
+    assert len(dataset) == 2 and dataset.names == ("ground", "things", "never")
+    sample = dataset[1]
+    assert sample["image"].shape == (3, 20, 30) and (sample["image"] == 100).all()
+    expected = np.zeros((20, 30), np.uint8)
+    expected[:9, :10], expected[19] = 1, 255
+    np.testing.assert_array_equal(sample["label"], expected)
+
+
+def test_without_a_list_every_matching_image_is_taken_also_in_subfolders(tmp_path):
+    for name in ("left/train/b/x_left.png", "left/train/a/y_left.png", "left/train/a/y_right.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        cv2.imwrite(str(tmp_path / name), np.zeros((4, 6, 3), np.uint8))
+        label = tmp_path / name.replace("left/", "fine/", 1).replace("_left", "_ids")
+        label.parent.mkdir(parents=True, exist_ok=True)
+        cv2.imwrite(str(label), np.zeros((4, 6), np.uint8))
+    dataset = opened(tmp_path, ids=None, images="left/{part}/{id}_left.png", labels="fine/{part}/{id}_ids.png")
+    assert [path.relative_to(tmp_path).as_posix() for path, _ in dataset.samples] == [
+        "left/train/a/y_left.png",
+        "left/train/b/x_left.png",
+    ]
+
+
+def test_a_label_with_a_palette_is_read_by_its_indices(folder):
+    picture = Image.fromarray(np.full((20, 30), 3, np.uint8), mode="P")
+    picture.putpalette([0, 0, 0] * 3 + [200, 100, 50])
+    picture.save(folder / "labels/0.png")
+    assert (opened(folder)[0]["label"] == 1).all()
+
+
+def test_image_and_label_are_scaled_cropped_and_mirrored_together(folder):
+    y, x = np.mgrid[:20, :30]
+    label = np.where(x < 11, 0, 3).astype(np.uint8)
+    cv2.imwrite(str(folder / "labels/0.png"), label)
+    cv2.imwrite(str(folder / "images/0.png"), np.repeat(np.where(label > 0, 250, 10)[..., None], 3, 2))
+    dataset = opened(folder, scale_range=(0.5, 2), crop_hw=(24, 16), flip=0.5, seed=3)
+    starts = set()
+    for epoch in range(20):
+        sample = dataset[0, epoch]
+        image, label = sample["image"].numpy().astype(int)[0], sample["label"].numpy()
+        assert image.shape == label.shape == (24, 16)
+        clear = (label != 255) & ((image < 60) | (image > 200)) & (image != 124)
+        assert ((image > 200) == (label == 1))[clear].all() and clear.mean() > 0.3
+        starts.add(int(label[0, 0]))
+    assert starts >= {0, 1}
+
+
+def test_a_sample_follows_from_seed_epoch_and_position(folder):
+    cv2.imwrite(str(folder / "images/0.png"), np.random.default_rng(0).integers(0, 255, (20, 30, 3), np.uint8))
+    make = lambda seed: opened(folder, crop_hw=(8, 8), flip=0.5, seed=seed)  # noqa: E731
+    assert (make(1)[0, 5]["image"] == make(1)[0, 5]["image"]).all()
+    for other in (make(1)[0, 6], make(2)[0, 5]):
+        assert (make(1)[0, 5]["image"] != other["image"]).any()
+
+
+def test_missing_files_are_named_when_the_dataset_is_opened(folder):
+    (folder / "labels/2.png").unlink()
+    with pytest.raises(FileNotFoundError, match="1 files of part 'train' are missing.*labels.2.png"):
+        opened(folder)
+    with pytest.raises(FileNotFoundError, match="nothing.txt"):
+        opened(folder, ids="nothing.txt")
+    with pytest.raises(ValueError, match="no samples"):
+        opened(folder, ids=None, images="images/{id}.jpeg")
+
+
+def test_a_description_that_contradicts_itself_is_refused(folder):
+    with pytest.raises(ValueError, match="things: label id 0 is described twice"):
+        opened(folder, classes=[("ground", 0), ("things", [0, 7])])
+    with pytest.raises(ValueError, match="0..255, got 256"):
+        opened(folder, classes=[("ground", 256)])
+
+
+def test_reading_a_sample_names_what_is_wrong_with_it(folder):
+    with pytest.raises(ValueError, match=r"labels.0.png holds label ids \[7\]"):
+        opened(folder, classes=[("ground", 0), ("things", 3)])[0]
+    cv2.imwrite(str(folder / "labels/0.png"), np.zeros((30, 20), np.uint8))
+    with pytest.raises(ValueError, match=r"labels.0.png is \(30, 20\) pixels"):
+        opened(folder)[0]
+    cv2.imwrite(str(folder / "labels/0.png"), np.zeros((20, 30, 3), np.uint8))
+    with pytest.raises(ValueError, match="labels.0.png has pixels of mode 'RGB'"):
+        opened(folder)[0]
+    (folder / "images/0.png").write_bytes(b"nothing")
+    with pytest.raises(ValueError, match="images.0.png cannot be read"):
+        opened(folder)[0]
+
+
+def test_a_check_names_every_problem_at_once_and_classes_that_never_occur(folder):
+    assert check_segmentation_data(opened(folder)).problems == []
+    report = check_segmentation_data(opened(folder))
+    assert report.empty_classes == ["never"]
+    assert report.shares["things"] == pytest.approx(90 / 570)  # 9 x 10 of the 19 x 30 that are not ignored
+
+    cv2.imwrite(str(folder / "labels/0.png"), np.full((20, 31), 4, np.uint8))
+    (folder / "images/2.png").write_bytes(b"nothing")
+    (folder / "labels/2.png").write_bytes(b"nothing")
+    problems = "\n".join(check_segmentation_data(opened(folder)).problems)
+    for part in (
+        "0.png is (20, 31) pixels",
+        "0.png holds label ids out of range: 4 (620 px)",
+        "0.png has no pixel of any class",
+        "images/2.png cannot be read",
+        "labels/2.png cannot be read",
+    ):
+        assert part in problems

@@ -1,0 +1,77 @@
+"""The command as a user starts it, in processes of its own: a runner leaves global state behind."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from tools.evaluate import main
+
+ROOT = Path(__file__).resolve().parents[2]
+CONFIG = str(ROOT / "configs" / "downstream" / "segmentation_camvid_r18_1xb8_200.py")
+SMALL = "augmentation.crop_hw=(32,48) train_dataloader.batch_size=2 val_cfg.scales=(1.0,) log_level=WARNING".split()
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Four images to train on and five to judge, of sizes of their own, laid out as CamVid is; 11 is void."""
+    folder = tmp_path_factory.mktemp("data")
+    rng = np.random.default_rng(0)
+    for part, count in (("train", 4), ("val", 5)):
+        for name in (part, f"{part}annot"):
+            (folder / name).mkdir()
+        for i in range(count):
+            size = (40 + i, 56)
+            label = np.full(size, i % 3, np.uint8)
+            label[:10] = 11
+            cv2.imwrite(str(folder / part / f"{i}.jpg"), rng.integers(0, 255, (*size, 3), np.uint8))
+            cv2.imwrite(str(folder / f"{part}annot" / f"{i}.png"), label)
+        (folder / f"{part}.txt").write_text("\n".join(map(str, range(count))))
+    return folder
+
+
+def start(*arguments, processes=1):
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", processes] if processes > 1 else []
+    command = [sys.executable, *launcher, ROOT / "tools" / "evaluate.py", "segmentation", CONFIG, "random", *arguments]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    process = subprocess.run(list(map(str, command)), env=environment, capture_output=True, text=True, timeout=200)
+    assert process.returncode == 0, process.stderr[-3000:]
+    return process.stdout
+
+
+def test_two_processes_count_each_image_once_and_one_process_judges_their_net_alike(folder, tmp_path):
+    options = [folder, "--work-dir", tmp_path, "--steps", 2, "--frozen", "--cfg-options", *SMALL]
+    start(*options, processes=2)
+    two = json.loads((tmp_path / "metrics.json").read_text())
+    assert (
+        two["images"] == 5 and two["pixels"] == sum(30 + i for i in range(5)) * 56
+    )  # five are dealt as three and three
+    assert two["start"]["processes"] == 2 and two["steps"] == 2
+
+    said = start(*options, "--resume")  # a finished run is only judged again
+    one = json.loads((tmp_path / "metrics.json").read_text())
+    assert one["start"]["resumed_from"].endswith("iter_2.pth") and "5 images, mean IoU" in said.splitlines()[-1]
+    for key in ("miou", "pixel_accuracy", "iou/sky", "iou/building", "images", "pixels"):
+        assert one[key] == pytest.approx(two[key])
+
+
+def test_wrong_data_is_named_before_training_starts(folder, tmp_path, capsys):
+    wrong = tmp_path / "wrong"
+    wrong.mkdir()
+    for path in folder.rglob("*"):
+        if path.is_file():
+            (wrong / path.relative_to(folder)).parent.mkdir(exist_ok=True)
+            (wrong / path.relative_to(folder)).write_bytes(path.read_bytes())
+    cv2.imwrite(str(wrong / "trainannot/1.png"), np.full((41, 56), 12, np.uint8))
+    arguments = ["segmentation", CONFIG, "random", str(wrong), "--work-dir", str(tmp_path / "out")]
+    assert main([*arguments, "--check-data"]) == 2
+    assert "trainannot/1.png holds label ids out of range: 12 (2296 px)" in capsys.readouterr().err
+    (wrong / "val/0.jpg").unlink()
+    assert main(arguments) == 2
+    assert "1 files of part 'val' are missing" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
