@@ -2,8 +2,11 @@ r"""Judge a pretrained network.
 
     propagation    how well it spreads guidance over held-out pairs, beside two controls and two interpolations
     segmentation   what its backbone is worth for classes of pixels: trains an FCN on it, frozen or fine-tuned
+    detection      what it is worth for objects: trains a Mask R-CNN with a feature pyramid on it
+    knn, linear    what its frozen features are worth on folders of classes
 
 Example:
+    python tools/evaluate.py knn backbone.pth cifar10_subset
     python tools/evaluate.py segmentation configs/downstream/segmentation_camvid_r18_1xb8_200.py backbone.pth camvid \
         --frozen --work-dir work_dirs/camvid_frozen
     python tools/evaluate.py propagation configs/pretrain/cmp_r18_quickstart_1xb16_300.py work_dirs/q/iter_300.pth \
@@ -25,6 +28,8 @@ from tqdm import tqdm
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the checkout's own packages, installed or not
 
 from cmp.downstream.data_check import print_data_report
+from cmp.downstream.detection import prepare_config as prepare_detection
+from cmp.downstream.probes import Encoder, extract, image_folder, knn_accuracy, linear_accuracy
 from cmp.downstream.run import set_length, train_and_judge
 from cmp.downstream.segmentation import prepare_config as prepare_segmentation
 from cmp.downstream.segmentation_metric import scores_table
@@ -54,6 +59,9 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     task.add_argument("--rows", type=int, choices=range(1, 65), metavar="N", default=6, help="samples in the picture")
     task.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="where to compute")
     _add_segmentation(tasks)
+    _add_trained_task(tasks, "detection", "COCO's average precision of a Mask R-CNN trained on the backbone")
+    for name, help in (("knn", "accuracy of nearest neighbours"), ("linear", "accuracy of a linear classifier")):
+        _add_probe(tasks, name, help)
     return parser.parse_args(argv)
 
 
@@ -63,6 +71,19 @@ def _add_segmentation(tasks: argparse._SubParsersAction) -> None:
     task.add_argument("--check-data", action="store_true", help="read every file first; anything wrong is named")
     task.add_argument("--scales", type=float, nargs="+", metavar="S", help="sizes to test at; default: the config's")
     task.add_argument("--flip", action="store_true", help="test mirrored images too")
+
+
+def _add_probe(tasks: argparse._SubParsersAction, name: str, help: str) -> None:
+    task = tasks.add_parser(name, help=help, formatter_class=argparse.ArgumentDefaultsHelpFormatter, allow_abbrev=False)
+    task.add_argument("backbone", help='an export, a checkpoint of pretraining, or "random"')
+    task.add_argument("data", help="folder with a folder a class in each part")
+    task.add_argument("--parts", nargs=2, default=("train", "test"), metavar=("TRAIN", "TEST"), help="its two parts")
+    task.add_argument("--encoder", default="resnet18", help="of a random backbone; a file says its own")
+    task.add_argument("--size", type=int, default=96, metavar="PX", help="side that images are resized to")
+    task.add_argument("--seed", type=int, default=0, metavar="N", help="of a random backbone and of held-out images")
+    task.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="where to compute")
+    if name == "knn":
+        task.add_argument("-k", type=int, default=20, metavar="N", help="neighbours that vote")
 
 
 def _add_trained_task(tasks: argparse._SubParsersAction, name: str, help: str) -> argparse.ArgumentParser:
@@ -113,6 +134,33 @@ def evaluate_segmentation(args: argparse.Namespace) -> None:
         print(f"{metrics['images']} images, mean IoU {metrics['miou']:.2f} %; metrics.json: {config.work_dir}")
 
 
+def evaluate_detection(args: argparse.Namespace) -> None:
+    """Train a Mask R-CNN and judge it."""
+    config, checkpoint = _prepared(args)
+    prepare_detection(config, data_dir=args.data, backbone=args.backbone)
+    metrics = train_and_judge(config, checkpoint)
+    if metrics:
+        for kind in ("box", "mask"):
+            print("  ".join(f"{key} {value:.2f}" for key, value in metrics.items() if key.startswith(kind)))
+        said = f"box AP {metrics['box_AP']:.2f}, mask AP {metrics['mask_AP']:.2f} %"
+        print(f"{metrics['images']} images, {said}; metrics.json: {config.work_dir}")
+
+
+def evaluate_probe(args: argparse.Namespace) -> None:
+    """Nearest neighbours or a linear classifier on frozen features."""
+    encoder = Encoder(args.backbone, args.encoder, args.seed)
+    folders = [image_folder(Path(args.data) / part, args.size) for part in args.parts]
+    train, test = (extract(encoder, folder, device=args.device) for folder in folders)
+    if args.task == "knn":
+        accuracy, how = knn_accuracy(train, test, args.k), f"k = {args.k}"
+    else:
+        accuracy, decay = linear_accuracy(train, test, args.seed)
+        how = f"weight decay {decay:g}"
+    chance = f"chance {100 / len(train.classes):.1f} %, {len(train.labels)} to learn from"
+    print(f"{encoder.bare.name} ({args.backbone}), {args.task}, {how}:")
+    print(f"{accuracy:.1f} % of {len(test.labels)} images right ({chance})")
+
+
 def evaluate_propagation(args: argparse.Namespace) -> None:
     """Predict every held-out pair, print the table, and keep table and picture if asked to."""
     model = load_model(args.checkpoint).to(args.device)
@@ -141,7 +189,13 @@ def evaluate_propagation(args: argparse.Namespace) -> None:
         print(f"wrote metrics.json, table.txt and predictions.png to {out}")
 
 
-TASKS = {"propagation": evaluate_propagation, "segmentation": evaluate_segmentation}
+TASKS = {
+    "propagation": evaluate_propagation,
+    "segmentation": evaluate_segmentation,
+    "detection": evaluate_detection,
+    "knn": evaluate_probe,
+    "linear": evaluate_probe,
+}
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -149,7 +203,7 @@ def main(argv: list[str] | None = None) -> int:
     args = parse_args(argv)
     try:
         TASKS[args.task](args)
-    except (OSError, ValueError, TypeError, FloatingPointError) as error:
+    except (OSError, ValueError, TypeError, ModuleNotFoundError, FloatingPointError) as error:
         if os.environ.get("CMP_TRACEBACK"):
             raise
         print(f"evaluate.py: {error}", file=sys.stderr)

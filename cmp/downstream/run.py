@@ -6,9 +6,43 @@ from pathlib import Path
 
 import torch
 from mmengine.config import Config
+from mmengine.model import is_model_wrapper
+from mmengine.runner import Runner
 
+from cmp.engine.loops import PropagationValLoop
 from cmp.engine.provenance import record_start
 from cmp.engine.runner import PairRunner
+
+
+class TaskValLoop(PropagationValLoop):
+    """Predicts every image of a set by the network's `predict`, and hands what it says to the metric.
+
+    Args:
+        runner, dataloader, evaluator: mmengine's.
+        **options: of `predict`.
+
+    Attributes:
+        metrics: of the last run.
+    """
+
+    def __init__(self, runner: Runner, dataloader, evaluator, **options) -> None:
+        super().__init__(runner, dataloader, evaluator)
+        self.options, self.metrics = options, {}
+
+    def run(self) -> dict:
+        """Judge; the metrics, none if it was broken off."""
+        self.metrics = super().run()
+        return self.metrics
+
+    @torch.no_grad()
+    def run_iter(self, idx: int, data_batch: dict) -> None:
+        """Predict one batch."""
+        self.runner.call_hook("before_val_iter", batch_idx=idx, data_batch=data_batch)
+        model = self.runner.model.module if is_model_wrapper(self.runner.model) else self.runner.model
+        batch = model.data_preprocessor(data_batch)
+        predicted = model.predict(batch["image"], **self.options)
+        self.evaluator.process(data_samples=list(predicted), data_batch=batch)
+        self.runner.call_hook("after_val_iter", batch_idx=idx, data_batch=batch, outputs=predicted)
 
 
 def set_length(config: Config, steps: int) -> None:
@@ -39,7 +73,12 @@ def train_and_judge(config: Config, checkpoint: str | None) -> dict | None:
     Returns:
         The metrics, which also stand in metrics.json of the work dir with what was run; None in all processes but the
         first, and where a signal stopped the run (`--resume` goes on).
+
+    Raises:
+        ValueError: the config wants batch norm over processes where there is no GPU.
     """
+    if config.get("sync_bn") and not torch.cuda.is_available():
+        raise ValueError("sync_bn needs GPUs: torch's SyncBatchNorm does not run on CPUs (--cfg-options sync_bn=None)")
     if checkpoint:
         config.load_from, config.resume = checkpoint, True
     join_processes(config)

@@ -8,13 +8,11 @@ from collections.abc import Sequence
 import torch
 import torch.nn.functional as F
 from mmengine.config import Config
-from mmengine.model import BaseModel, is_model_wrapper
-from mmengine.runner import Runner
+from mmengine.model import BaseModel
 from torch import nn
 
 from cmp.downstream.backbone import RANDOM, BareEncoder
 from cmp.downstream.segmentation_data import IGNORED, SegmentationDataset
-from cmp.engine.loops import PropagationValLoop
 
 # By name: mmengine writes it into the config's text, where a class would not parse.
 DATASET = f"{SegmentationDataset.__module__}.{SegmentationDataset.__name__}"
@@ -99,7 +97,12 @@ class SegmentationNet(BaseModel):
         Args:
             scales: factors on the image's size; the answer always has the image's own.
             flip: add the mirrored image at each scale.
+
+        Raises:
+            ValueError: there is no scale, or one that is not positive.
         """
+        if not scales or min(scales) <= 0:
+            raise ValueError(f"scales must be positive, got {scales}")
         size_hw, total = image.shape[2:], 0
         for scale in scales:
             scaled = image.float()
@@ -115,41 +118,6 @@ class SegmentationNet(BaseModel):
     def describe(self) -> dict:
         """What a checkpoint says of this network: its arguments, and what images are normalised by."""
         return self._description | {name: getattr(self, name).flatten().tolist() for name in ("mean", "std")}
-
-
-class SegmentationValLoop(PropagationValLoop):
-    """Predicts every image of a set at its full size.
-
-    Args:
-        runner, dataloader, evaluator: mmengine's.
-        scales, flip: see `SegmentationNet.predict`.
-
-    Attributes:
-        metrics: of the last run.
-    """
-
-    def __init__(
-        self, runner: Runner, dataloader, evaluator, scales: Sequence[float] = (1.0,), flip: bool = False
-    ) -> None:
-        super().__init__(runner, dataloader, evaluator)
-        if not scales or min(scales) <= 0:
-            raise ValueError(f"scales must be positive, got {scales}")
-        self.scales, self.flip, self.metrics = tuple(scales), flip, {}
-
-    def run(self) -> dict:
-        """Judge; the metrics, none if it was broken off."""
-        self.metrics = super().run()
-        return self.metrics
-
-    @torch.no_grad()
-    def run_iter(self, idx: int, data_batch: dict) -> None:
-        """Predict one batch and hand it to the metric."""
-        self.runner.call_hook("before_val_iter", batch_idx=idx, data_batch=data_batch)
-        model = self.runner.model.module if is_model_wrapper(self.runner.model) else self.runner.model
-        batch = model.data_preprocessor(data_batch)
-        predicted = model.predict(batch["image"], scales=self.scales, flip=self.flip)
-        self.evaluator.process(data_samples=list(predicted), data_batch=batch)
-        self.runner.call_hook("after_val_iter", batch_idx=idx, data_batch=batch, outputs=predicted)
 
 
 def prepare_config(config: Config, *, data_dir: str, backbone: str, frozen: bool) -> None:

@@ -103,3 +103,5 @@ def test_arguments_that_do_not_fit_each_other_are_refused():
         SegmentationNet("resnet18", frozen=True, hidden_channels=8)
     with pytest.raises(ValueError, match="num_classes must be at least 2"):
         SegmentationNet("resnet18", num_classes=1)
+    with pytest.raises(ValueError, match="scales must be positive"):
+        SegmentationNet("resnet18", num_classes=2).predict(torch.zeros(1, 3, 32, 32), scales=(0,))

@@ -9,7 +9,8 @@ with read_base():
     from ..._base_.runtime import *
 
 from cmp.datasets import PairSampler
-from cmp.downstream.segmentation import SegmentationNet, SegmentationValLoop
+from cmp.downstream.run import TaskValLoop
+from cmp.downstream.segmentation import SegmentationNet
 from cmp.downstream.segmentation_metric import SegmentationMetric
 from cmp.engine.hooks import PlainCheckpoint, ProgressBar
 from cmp.engine.loops import PairTrainLoop
@@ -50,7 +51,7 @@ train_cfg = dict(
     accumulate_batches=1,
     max_skips_in_row=10,
 )
-val_cfg = dict(type=SegmentationValLoop, scales=(1.0,), flip=False)
+val_cfg = dict(type=TaskValLoop, scales=(1.0,), flip=False)
 val_evaluator = dict(type=SegmentationMetric, names=())
 custom_hooks = [dict(type=PlainCheckpoint), dict(type=ProgressBar)]
 default_hooks.update(checkpoint=dict(interval=2000, max_keep_ckpts=2))
