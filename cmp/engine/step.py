@@ -19,7 +19,7 @@ class PreciseOptimWrapper(OptimWrapper):
     Args:
         optimizer: steps the float32 weights.
         precision: "float32", as published, or "bfloat16".
-        **kwargs: of `OptimWrapper`: accumulative_counts, clip_grad.
+        **kwargs: of `OptimWrapper`: clip_grad. (Batches are accumulated by `StepGuard`, not by the wrapper.)
 
     Raises:
         ValueError: precision is unknown.
