@@ -1,5 +1,6 @@
 """Reading a file of weights without running anything that it says."""
 
+import re
 from os import PathLike
 from pathlib import Path
 
@@ -33,7 +34,9 @@ def read_weight_file(path: str | PathLike) -> dict:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # broken bytes surface as almost any exception in torch's readers
-        reason = str(error).strip().split("\n")[0]
+        # Not torch's own words where it sees other objects: they advise to run the file.
+        said = re.search(r"Unsupported \w+ \d+|unsupported GLOBAL [\w.]+", str(error))
+        reason = said[0] if said else str(error).strip().split("\n")[0] or type(error).__name__
         raise ValueError(f"{path} cannot be read as a torch file of tensors and plain values: {reason}") from error
     if not isinstance(content, dict):
         raise ValueError(f"{path} must hold a dict, got {type(content).__name__}")
