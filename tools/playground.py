@@ -307,6 +307,8 @@ def main(argv: list[str] | None = None) -> int:
         checkpoint = find_checkpoint(args.checkpoint)
         if not 16 <= args.long_side <= 2048:
             raise ValueError(f"--long-side must be in 16..2048, got {args.long_side}")
+        if not 1 <= args.port <= 65535:
+            raise ValueError(f"--port must be in 1..65535, got {args.port}")
         propagator = load_propagator(checkpoint, device=args.device)
     except (ValueError, OSError) as error:
         print(f"playground.py: {error}", file=sys.stderr)

@@ -320,6 +320,13 @@ def test_without_a_network_the_message_says_how_to_get_one(tool, tmp_path, monke
     assert "tools/quickstart.sh" in capsys.readouterr().err
     assert tool.main([str(tmp_path / "gone.pth")]) == 2
     assert "no such file" in capsys.readouterr().err
+    for arguments, message in (
+        (["--port", "99999"], "--port must be in 1..65535, got 99999"),
+        (["--long-side", "8"], "--long-side must be in"),
+    ):
+        (tmp_path / "net.pth").touch()
+        assert tool.main([str(tmp_path / "net.pth"), *arguments]) == 2
+        assert message in capsys.readouterr().err
     (tmp_path / "none.pth").write_bytes(b"no checkpoint")
     assert tool.main([]) == 2
     assert "none.pth" in capsys.readouterr().err

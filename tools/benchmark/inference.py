@@ -27,8 +27,13 @@ DECODERS = {"plain": (PropagationDecoder, (1, 2, 4)), "skip": (SkipPropagationDe
 
 
 def parse_size(text: str) -> tuple[int, int]:
-    height, _, width = text.partition("x")
-    return int(height), int(width)
+    try:
+        height, width = (int(side) for side in text.split("x"))
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"a size is HEIGHTxWIDTH, got {text!r}") from error
+    if min(height, width) < 1:
+        raise argparse.ArgumentTypeError(f"a size is at least 1x1, got {text!r}")
+    return height, width
 
 
 def random_propagator(decoder: str, dtype: torch.dtype) -> MotionPropagator:
@@ -65,8 +70,13 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
 
     dtype = getattr(torch, args.dtype)
+    if min(args.sets, args.rounds) < 1:
+        parser.error(f"--sets and --rounds must be at least 1, got {args.sets} and {args.rounds}")
     if args.checkpoint:
-        propagator = load_propagator(args.checkpoint, device=args.device, dtype=dtype)
+        try:
+            propagator = load_propagator(args.checkpoint, device=args.device, dtype=dtype)
+        except (ValueError, OSError) as error:
+            parser.error(str(error))
     else:
         propagator = random_propagator(args.decoder, dtype).to(args.device)
     random = torch.Generator().manual_seed(0)

@@ -111,8 +111,13 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--device", default="cpu", help="default: %(default)s")
     args = parser.parse_args(argv)
 
+    if args.size < 16 or args.rounds < 1:
+        parser.error(f"--size must be at least 16 and --rounds 1, got {args.size} and {args.rounds}")
     if args.checkpoint:
-        propagator = load_propagator(args.checkpoint, device=args.device)
+        try:
+            propagator = load_propagator(args.checkpoint, device=args.device)
+        except (ValueError, OSError) as error:
+            parser.error(str(error))
     else:
         propagator = random_propagator(args.decoder, torch.float32).to(args.device)
     times = measure_parts(propagator, args.size, args.rounds)
