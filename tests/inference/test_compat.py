@@ -8,7 +8,16 @@ import cmp
 from cmp.compat import CMP_demo
 from cmp.engine.peer_checkpoint import load_peer_model, write_peer_checkpoint
 from cmp.flow import FlowQuantizer
-from cmp.models import CMP, DiscreteLoss, MotionEncoder, ResNet, SkipPropagationDecoder
+from cmp.inference import MotionPropagator
+from cmp.models import (
+    CMP,
+    AlexNetFCN,
+    DiscreteLoss,
+    MotionEncoder,
+    PropagationDecoder,
+    ResNet,
+    SkipPropagationDecoder,
+)
 
 CONFIG = """
 model:
@@ -23,15 +32,15 @@ model:
         decoder_combo: [1,2,4]
         flow_criterion: "DiscreteLoss"
         nbins: {nbins}
-        fmax: 50
+        fmax: {fmax}
 data:
     data_mean: [123.675, 116.28, 103.53] # RGB
     data_div: [58.395, 57.12, 57.375]
 """
 
 
-def write_config(folder, encoder="resnet18", decoder="MotionDecoderSkipLayer", nbins=99):
-    (folder / "config.yaml").write_text(CONFIG.format(encoder=encoder, decoder=decoder, nbins=nbins))
+def write_config(folder, encoder="resnet18", decoder="MotionDecoderSkipLayer", nbins=99, fmax=50):
+    (folder / "config.yaml").write_text(CONFIG.format(encoder=encoder, decoder=decoder, nbins=nbins, fmax=fmax))
     return folder / "config.yaml"
 
 
@@ -93,6 +102,22 @@ def test_the_flow_has_the_images_dtype_and_repeated_frames_are_encoded_once(expe
         assert flow.shape == (3, 2, 128, 128) and flow.dtype == dtype
     assert calls == [1, 1]
     assert isinstance(demo, torch.nn.Module) and not any(p.requires_grad for p in demo.parameters())
+
+
+@pytest.mark.parametrize("name, stride", (("alexnet_fcn_8x", 8), ("alexnet_fcn_32x", 32)))
+def test_the_config_tells_what_no_weight_does(tmp_path, name, stride):
+    torch.manual_seed(0)
+    parts = (dict(type=AlexNetFCN, output_stride=stride), dict(type=MotionEncoder), dict(type=PropagationDecoder))
+    model = CMP(*parts, dict(type=FlowQuantizer, max_flow_px=20.0), dict(type=DiscreteLoss), init="default").eval()
+    torch.nn.init.normal_(model.decoder.head.weight, std=3.0)
+    (tmp_path / "checkpoints").mkdir()
+    write_peer_checkpoint(tmp_path / "checkpoints" / "ckpt_iter_7.pth.tar", model.state_dict(), step=7)
+    demo = CMP_demo(write_config(tmp_path, name, "MotionDecoderPlain", fmax=20), 7, device="cpu")
+    image, sparse, mask = inputs(1, size=128)
+    sparse = sparse / 2  # within these bins
+    expected = MotionPropagator(model, normalize="unit").predict_dense(image, sparse, mask)
+    assert demo.propagator.max_flow_px == pytest.approx(20 * (1 - 1 / 99))
+    assert torch.equal(demo.run(image, sparse, mask), expected) and expected.std() > 0
 
 
 @pytest.mark.parametrize(
