@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 
 from cmp.flow import FlowQuantizer
+from cmp.inference import MotionPropagator
 from cmp.models import CMP, DiscreteLoss, MotionEncoder, PropagationDecoder, ResNet
 
 TOOL = Path(__file__).resolve().parents[2] / "tools" / "animate.py"
@@ -40,6 +41,19 @@ def test_arrows_and_tracks_give_films_of_the_asked_length(files, capsys):
     for name in ("a.mp4", "b.mp4"):
         with av.open(str(files / name)) as film:
             assert [(frame.height, frame.width) for frame in film.decode(video=0)] == [(48, 70)] * 4
+
+
+def test_an_arrow_is_a_point_and_the_way_to_its_end(files, monkeypatch):
+    asked, predict = [], MotionPropagator.predict
+
+    def listen(self, image, points, vectors):
+        asked.append((points.tolist(), vectors.tolist()))
+        return predict(self, image, points, vectors)
+
+    monkeypatch.setattr(MotionPropagator, "predict", listen)
+    inputs = ("--checkpoint", files / "net.pth", "--frames", 2, "--arrow", "3,4,9,2", "--arrow", "60,40,60,40")
+    assert command(files / "in.png", files / "a.gif", *inputs) == 0
+    assert asked == [([[3, 4], [60, 40]], [[6, -2], [0, 0]])]
 
 
 def test_mistakes_are_named(files, capsys):
