@@ -16,7 +16,7 @@ def test_neighbours_vote_by_cosine_whatever_the_length_of_features():
     train = features([[1, 0], [10, 0.1], [0, 1], [0.1, 0.2]], [0, 0, 1, 1])
     test = features([[0.01, 0], [0, 99], [3, 1]], [0, 1, 1])
     assert knn_accuracy(train, test, k=1) == pytest.approx(200 / 3)  # (3, 1) lies nearest to (10, 0.1), which is wrong
-    assert knn_accuracy(train, features([[9, 0.2]], [0]), k=4) == 100  # two against two: the nearer ones weigh more
+    assert knn_accuracy(train, features([[0.2, 9]], [1]), k=4) == 100  # two against two: the nearer ones weigh more
 
 
 def test_a_slow_vote_by_the_definition_agrees():

@@ -76,6 +76,11 @@ def test_image_and_label_are_scaled_cropped_and_mirrored_together(folder):
     assert starts >= {0, 1}
 
 
+def test_what_a_crop_adds_beyond_the_image_is_ignored(folder):
+    label = opened(folder, crop_hw=(26, 33))[0]["label"]
+    assert (label[20:] == 255).all() and (label[:, 30:] == 255).all() and (label[:19, :30] != 255).all()
+
+
 def test_a_sample_follows_from_seed_epoch_and_position(folder):
     cv2.imwrite(str(folder / "images/0.png"), np.random.default_rng(0).integers(0, 255, (20, 30, 3), np.uint8))
     make = lambda seed: opened(folder, crop_hw=(8, 8), flip=0.5, seed=seed)  # noqa: E731
