@@ -12,4 +12,6 @@ if [ "${1:-}" = "-h" ] || [ "${1:-}" = "--help" ]; then
 fi
 . tools/environment.sh test
 "$python" -m ruff check .
-exec "$python" -m pytest "$@"
+# One test process a core, each with one thread; a file's tests stay together, since they share what they have made.
+export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
+exec "$python" -m pytest --numprocesses auto --dist loadfile "$@"
