@@ -11,6 +11,7 @@ import pytest
 
 from data_prep.estimators.classical import DisEstimator
 from data_prep.quality import Thresholds, drop_reasons, score_pair
+from data_prep.settings import PrepareSettings
 
 HEIGHT, WIDTH = 40, 64
 SCENE_HW = (120, 176)
@@ -220,7 +221,7 @@ def test_every_pair_across_a_cut_of_the_street_clip_is_dropped_as_one_and_the_gy
     assert "cut" not in labels[names[1]].values()
     across = sum(label == "cut" for label in labels[names[0]].values())
     assert across >= 40
-    scored = tool.score_labelled(shared_dir / "data" / "videos", labels)
+    scored = tool.score_labelled(shared_dir / "data" / "videos", labels, PrepareSettings())
     reasons = {(video, pair): drop_reasons(scores, Thresholds()) for video, pair, scores in scored}
     for video, pairs in labels.items():
         for pair, label in pairs.items():
@@ -231,7 +232,7 @@ def test_every_pair_across_a_cut_of_the_street_clip_is_dropped_as_one_and_the_gy
 def test_precision_and_recall_on_pairs_labelled_by_eye(tool, shared_dir):
     """`tools/benchmark/quality.py` prints them; docs/quality.md has the table."""
     labels = tool.read_labels(LABELS)
-    scored = tool.score_labelled(shared_dir / "data" / "videos", labels)
+    scored = tool.score_labelled(shared_dir / "data" / "videos", labels, PrepareSettings())
     judged = [(labels[video][pair], drop_reasons(scores, Thresholds())) for video, pair, scores in scored]
     assert len(judged) >= 250 and len(labels) >= 25
     for reason, (precision, recall) in FLOORS.items():

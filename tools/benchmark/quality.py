@@ -3,7 +3,7 @@
     python tools/benchmark/quality.py VIDEO_DIR tests/data_prep/pair_labels.csv
 
 LABELS is a table video,first,second,label. The pairs are read from the folder, their flow is found by the default
-estimator at the default size, and they are scored and judged with the default thresholds. Printed are
+estimator at the size given, and they are scored and judged with the default thresholds. Printed are
 
   - for each reason its precision (of the pairs that it is the gravest reason for, the share that bears one of its
     labels) and its recall (of the pairs with its labels, the share that it is given for, be it the gravest or not);
@@ -49,9 +49,10 @@ def read_labels(path: Path, videos: Sequence[str] | None = None) -> dict[str, di
     return labels
 
 
-def score_labelled(video_dir: Path, labels: dict[str, dict[tuple[int, int], str]]) -> list[tuple[str, tuple, dict]]:
+def score_labelled(
+    video_dir: Path, labels: dict[str, dict[tuple[int, int], str]], settings: PrepareSettings
+) -> list[tuple[str, tuple, dict]]:
     """(video, (first, second), scores) of every labelled pair."""
-    settings = PrepareSettings()
     estimator = settings.create_estimator()
     scored = []
     for video, pairs in sorted(labels.items()):
@@ -61,7 +62,9 @@ def score_labelled(video_dir: Path, labels: dict[str, dict[tuple[int, int], str]
             frames = {frame.index: resized(frame.image, size_hw) for frame in reader.read(wanted)}
         for pair in sorted(pairs):
             images = [frames[number] for number in pair]
-            scored.append((video, pair, score_pair(*images, estimator.estimate(*images))))
+            scored.append(
+                (video, pair, score_pair(*images, estimator.estimate(*images), max_flow_px=settings.max_flow_px))
+            )
     return scored
 
 
@@ -93,12 +96,15 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("video_dir", type=Path, metavar="VIDEO_DIR")
     parser.add_argument("labels", type=Path, metavar="LABELS")
+    parser.add_argument("--short-side", type=int, default=416, metavar="PX", help="stored size (default 416)")
+    parser.add_argument("--max-flow", type=float, default=50.0, metavar="PX", help="at that size (default 50)")
     parser.add_argument("--list", action="store_true", help="also list the pairs judged otherwise than labelled")
     args = parser.parse_args(argv)
     cv2.setNumThreads(1)
     try:
         labels = read_labels(args.labels)
-        scored = score_labelled(args.video_dir, labels)
+        settings = PrepareSettings(short_side_px=args.short_side, max_flow_px=args.max_flow)
+        scored = score_labelled(args.video_dir, labels, settings)
     except (OSError, ValueError, KeyError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
