@@ -154,6 +154,15 @@ def test_repeated_frames_are_duplicates_and_noise_on_a_still_scene_is_still():
     assert "duplicate" not in judged(first, moved)[1]
 
 
+def test_vectors_that_leave_the_frame_have_no_round_trip_to_fail():
+    frame = np.random.default_rng(0).integers(0, 255, (60, 80, 3), np.uint8)
+    flow = np.zeros((60, 80, 2), np.float32)
+    flow[:, 40:, 0] = 500
+    assert score_pair(frame, frame, flow)["inconsistent"] == 0
+    flow[:] = 500
+    assert score_pair(frame, frame, flow)["inconsistent"] == 1  # none stays
+
+
 def test_a_pan_over_a_photo_is_camera_motion_and_a_thing_that_moves_is_not():
     wide = texture(4, (150, 230), cell=9)
     turn = cv2.getRotationMatrix2D((110, 70), 2, 1.03) + np.float32([[0, 0, 4], [0, 0, -2]])
