@@ -48,7 +48,8 @@ class StepGuard:
 
     def begin(self) -> None:
         """Call before the first batch of each step."""
-        torch._foreach_copy_(self._before, self._statistics)
+        if self._statistics:
+            torch._foreach_copy_(self._before, self._statistics)
         self._gathered, self._finite = 0, True
 
     @contextmanager
@@ -67,10 +68,10 @@ class StepGuard:
         if self._gathered < self.num_batches:
             return
         self.skipped = any_process(not (bool(self._finite) and self._gradients_are_finite()))
-        if self.skipped:
-            torch._foreach_copy_(self._statistics, self._before)
-        else:
+        if not self.skipped:
             self.wrapper.step()
+        elif self._statistics:
+            torch._foreach_copy_(self._statistics, self._before)
         self.wrapper.zero_grad()
 
     def _gradients_are_finite(self) -> bool:

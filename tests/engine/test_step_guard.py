@@ -155,3 +155,14 @@ def test_what_does_not_fit_is_refused():
         guarded(Net(), num_batches=0)
     with pytest.raises(ValueError, match="set train_cfg.accumulate_batches"):
         guarded(Net(), accumulative_counts=2)
+
+
+def test_a_network_without_statistics_takes_and_leaves_steps_too():
+    model = Net()
+    model.layers[1] = nn.Identity()
+    guard = guarded(model)
+    before = state(model, guard)
+    step(model, guard, images(2) * float("inf"))
+    assert guard.skipped and same(state(model, guard), before)
+    step(model, guard, images(2))
+    assert not guard.skipped and not same(state(model, guard)[: len(before)], before)
