@@ -1,4 +1,4 @@
-r"""Pretrain by Conditional Motion Propagation.
+r"""Pretrain by Conditional Motion Propagation, or train one of the baselines (configs/baselines).
 
 Example:
     python tools/train.py configs/pretrain/cmp_r50_yfcc_16xb10_42k.py --data my_pairs --work-dir work_dirs/r50 \
@@ -34,13 +34,14 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
-    parser.add_argument("config", help="a config file (configs/pretrain/*.py)")
+    parser.add_argument("config", help="a config file (configs/pretrain/*.py, configs/baselines/*.py)")
     parser.add_argument("--work-dir", help="folder for log, checkpoints and pictures (default: work_dirs/CONFIG)")
     parser.add_argument(
         "--data",
         nargs="+",
         metavar="PATH",
-        help="pair stores (folders) or the authors' list files to train and validate on, instead of the config's",
+        help="what to train and validate on, instead of the config's: pair stores (folders) or the authors' list "
+        "files; for a baseline what its config says: videos, or a folder with the digits",
     )
     parser.add_argument(
         "--resume",
@@ -57,6 +58,22 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
         help="change values of the config, such as train_dataloader.batch_size=4; a key it does not have is refused",
     )
     return parser.parse_args(argv)
+
+
+def put_data(config: Config, paths: list[str]) -> None:
+    """Train and validate on these paths.
+
+    Raises:
+        FileNotFoundError, ValueError: a path of pairs cannot be opened.
+    """
+    for loader in (config.train_dataloader, config.get("val_dataloader")):
+        if loader is None:
+            continue
+        if "source" not in loader.dataset:
+            loader.dataset.paths = paths
+            continue
+        open_pairs(paths)  # a wrong path is better answered now than after the log's first hundred lines
+        loader.dataset.source.paths = paths
 
 
 def checkpoint_to_resume(asked: str | None, work_dir: str, *, restarted: bool = False) -> str | None:
@@ -135,10 +152,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         config = read_config(args.config, args.cfg_options)
         if args.data:
-            open_pairs(args.data)  # a wrong path is better answered now than after the log's first hundred lines
-            for loader in (config.train_dataloader, config.get("val_dataloader")):
-                if loader is not None:
-                    loader.dataset.source.paths = args.data
+            put_data(config, args.data)
         config.work_dir = args.work_dir or str(Path("work_dirs") / Path(args.config).stem)
         if "RANK" in os.environ:  # started by torchrun or srun
             if config.get("sync_bn") and not torch.cuda.is_available():

@@ -139,7 +139,7 @@ def _metadata(name: str, meta: Mapping) -> dict[str, str]:
         "input": "RGB, values 0..255, normalised as (x - mean) / std" if known else UNKNOWN,
         "mean": json.dumps(list(network["mean"])) if known else UNKNOWN,
         "std": json.dumps(list(network["std"])) if known else UNKNOWN,
-        "pretrained_with": "conditional motion propagation",
+        "pretrained_with": network.get("system", "conditional motion propagation"),
         "pretraining_stride": stride,
         "steps": meta.get("iter"),
         "config": meta.get("experiment_name"),

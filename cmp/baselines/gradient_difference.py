@@ -1,0 +1,31 @@
+"""The gradient difference loss: edges of a predicted picture must be as strong as the target's."""
+
+import torch
+
+
+def gradient_difference(predicted: torch.Tensor, target: torch.Tensor, alpha: float = 1.0) -> torch.Tensor:
+    """Sum of | |change of target| - |change of prediction| |^alpha between neighbours, along rows and columns.
+
+    Args:
+        predicted, target: (B, C, H, W) of one shape; both sides at least 2 px.
+        alpha: the exponent, above 0.
+
+    Returns:
+        (B,): summed over channels and pixels.
+
+    Raises:
+        ValueError: shapes differ or are too small, or alpha is not above 0.
+
+    Source: Mathieu, Couprie and LeCun, "Deep multi-scale video prediction beyond mean square error", ICLR 2016, eq. 6.
+    """
+    if predicted.shape != target.shape or predicted.ndim != 4 or min(predicted.shape[2:]) < 2:
+        raise ValueError(
+            f"want two (B, C, H, W) of at least 2 x 2 px, got {tuple(predicted.shape)}, {tuple(target.shape)}"
+        )
+    if not alpha > 0:
+        raise ValueError(f"alpha must be above 0, got {alpha}")
+    total = 0
+    for axis in (2, 3):
+        difference = target.diff(dim=axis).abs() - predicted.diff(dim=axis).abs()
+        total = total + difference.abs().pow(alpha).flatten(1).sum(dim=1)
+    return total

@@ -1,0 +1,65 @@
+"""Every config of a baseline is trained by tools/train.py, killed and gone on with."""
+
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from cmp.engine.config import read_config
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "tools"))
+import train  # noqa: E402
+
+FOLDER = ROOT / "configs" / "baselines"
+CONFIGS = sorted(path.name for path in FOLDER.glob("*.py"))
+
+# Which of conftest's data a config learns from, and what makes its steps small enough for a test.
+SMALL = {
+    "vae_mnist_1xb100_6k.py": ("digits_folder", {"model.hidden": 8, "train_dataloader.batch_size": 4}),
+}
+
+
+def run(name, folder, work_dir, steps, *more):
+    data, options = SMALL[name]
+    options = {
+        **options,
+        "train_cfg.max_iters": steps,
+        "train_cfg.val_interval": 4,
+        "default_hooks.checkpoint.interval": 2,
+        "train_dataloader.num_workers": 0,
+        "train_dataloader.persistent_workers": False,
+        "val_dataloader.num_workers": 0,
+        "val_dataloader.persistent_workers": False,
+        "val_dataloader.batch_size": 3,
+        "log_level": "WARNING",
+    }
+    text = [f"{key}={value}" for key, value in options.items()]
+    arguments = [str(FOLDER / name), "--data", str(folder), "--work-dir", str(work_dir), *more, "--cfg-options", *text]
+    return train.main(arguments)
+
+
+def test_every_config_is_tried():
+    assert set(SMALL) == set(CONFIGS)
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_a_run_in_two_parts_ends_where_one_in_one_part_ends_and_leaves_pictures(name, request, tmp_path):
+    folder = request.getfixturevalue(SMALL[name][0])
+    assert run(name, folder, tmp_path / "whole", 4) == 0
+    assert run(name, folder, tmp_path / "parts", 2) == 0
+    assert run(name, folder, tmp_path / "parts", 4, "--resume") == 0
+    whole, parts = (torch.load(tmp_path / d / "iter_4.pth", weights_only=True) for d in ("whole", "parts"))
+    assert whole["meta"]["cmp"]["system"]
+    assert all(torch.equal(value, parts["state_dict"][key]) for key, value in whole["state_dict"].items())
+    start = torch.load(tmp_path / "whole" / "iter_2.pth", weights_only=True)["state_dict"]
+    assert any(not torch.equal(value, start[key]) for key, value in whole["state_dict"].items())
+    pictures = list((tmp_path / "whole").rglob("vis_image/*"))
+    assert pictures and all(path.suffix in (".png", ".gif") for path in pictures)
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_its_docstring_says_how_to_run_it_and_where_it_is_from(name):
+    text = (FOLDER / name).read_text()
+    assert "\nRun: " in text and "\nSource: " in text and read_config(FOLDER / name).train_cfg.max_iters > 0

@@ -1,0 +1,75 @@
+from math import log, pi
+
+import pytest
+import torch
+
+from cmp.baselines.vae import VAE
+
+SHAPE = (1, 3, 4)
+
+
+def picture(seed=0):
+    return (torch.rand(5, *SHAPE, generator=torch.Generator().manual_seed(seed)) > 0.5).float()
+
+
+def small(**arguments):
+    torch.manual_seed(0)
+    return VAE(SHAPE, **{"latent": 2, "hidden": 8, "init_std": 0.5, **arguments})
+
+
+@pytest.mark.parametrize("likelihood", ["bernoulli", "gaussian"])
+def test_the_bound_is_below_the_likelihood_that_numbers_drawn_from_the_prior_give(likelihood):
+    model, image = small(likelihood=likelihood).double(), picture().double()
+    with torch.no_grad():
+        z = torch.randn(100_000, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+        decoded = model.decoder(z)
+        if likelihood == "bernoulli":
+            p = decoded.sigmoid()
+            log_p = [(x * p.log() + (1 - x) * (1 - p).log()).sum(1) for x in image.flatten(1)]
+        else:
+            mean, variance = decoded[:, :12].sigmoid(), decoded[:, 12:].exp()
+            log_p = [(-0.5 * ((x - mean) ** 2 / variance + (2 * pi * variance).log())).sum(1) for x in image.flatten(1)]
+        truth = torch.stack(log_p).logsumexp(1) - log(len(z))
+        torch.manual_seed(0)
+        bound = torch.stack([model.measure(image)["elbo"] for _ in range(3000)]).mean(0)
+        assert (bound < truth + 0.05).all() and (bound > truth - 8).all()
+
+
+def test_the_reconstruction_term_is_minus_the_log_of_the_pixels_probability():
+    model, image = small(), picture()
+    decoded = torch.randn(5, 12)
+    p = decoded.sigmoid()
+    expected = -torch.where(image.flatten(1) > 0, p, 1 - p).log().sum(1)
+    torch.testing.assert_close(model._reconstruction_error(decoded, image.flatten(1)), expected)
+
+
+@pytest.mark.parametrize("likelihood", ["bernoulli", "gaussian"])
+def test_every_parameter_gets_a_gradient(likelihood):
+    model = small(likelihood=likelihood)
+    model(image=picture(), mode="loss")["loss"].backward()
+    assert [name for name, p in model.named_parameters() if not p.grad.any()] == []
+
+
+def test_one_batch_is_learned_by_heart():
+    model, image = small(hidden=64), picture()
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.02)
+    for _ in range(400):
+        optimizer.zero_grad()
+        model.bound_terms(image)[0].mean().backward()
+        optimizer.step()
+    assert model.loss(image)["reconstruction"] < 0.3  # 12 pixels by chance: 8.3
+
+
+def test_pictures_are_the_same_each_time_and_as_wide_as_the_batch():
+    first, second = (small().pictures(picture()) for _ in range(2))
+    assert all((first[name] == second[name]).all() for name in first)
+    assert first["reconstructions"].shape == (2 * (3 + 2) + 2, 5 * (4 + 2) + 2, 3)
+
+
+def test_what_does_not_fit_is_refused():
+    with pytest.raises(ValueError, match="likelihood must be"):
+        VAE(likelihood="poisson")
+    with pytest.raises(ValueError, match=r"images must be \(B, 1, 28, 28\), got \(2, 1, 3, 4\)"):
+        VAE().loss(torch.zeros(2, 1, 3, 4))
+    with pytest.raises(ValueError, match="mode must be"):
+        small()(image=picture(), mode="tensor")
