@@ -202,7 +202,7 @@ def build_page(propagator: MotionPropagator, folder: Path, *, name: str, long_si
         everything = (scene, motion, canvas, flow, sure, *films, status)
         quiet = dict(show_progress="hidden", api_visibility="private")
         newest = dict(trigger_mode="always_last", **quiet)
-        sample.input(on_sample, sample, everything, **quiet)
+        sample.select(on_sample, sample, everything, **quiet)
         choose.upload(on_upload, choose, everything, **quiet)
         drawn = canvas.draw(on_draw, scene, (motion, flow, sure, status), **newest)
         drawn.then(on_motion, (scene, motion, num_frames), films, **newest)

@@ -216,7 +216,9 @@ def test_keys_alone_draw_undo_clear_and_run(page):
     assert page.complaints == []
 
 
-def test_everything_can_be_reached_by_tab_and_has_a_name(page):
+def test_everything_can_be_reached_by_tab_and_has_a_name_and_passing_by_changes_nothing(page):
+    drag(page, (0.3, 0.5), (0.4, 0.4))
+    before = shown(page)
     names = []
     page.focus("[aria-label=Photograph]")
     for _ in range(8):
@@ -226,6 +228,9 @@ def test_everything_can_be_reached_by_tab_and_has_a_name(page):
     wanted = ("Photograph", "Choose a picture ...", "Picture to draw motion on", "Undo", "Clear", "Run")
     places = [next((i for i, name in enumerate(names) if name.startswith(start)), None) for start in wanted]
     assert None not in places and places == sorted(places), names
+    drag(page, (0.7, 0.6), (0.6, 0.6))  # answered after whatever the tour had asked for
+    assert shown(page) != before
+    wait_for_count(page, "2 arrows")
 
 
 def test_bad_files_get_a_message_and_the_picture_stays(page):
