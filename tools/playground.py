@@ -102,15 +102,17 @@ def build_page(propagator: MotionPropagator, folder: Path, *, name: str, long_si
     def unready() -> list:
         return [gr.DownloadButton(interactive=False, value=None) for _ in ENDINGS]
 
-    def on_sample(which: str) -> tuple:
+    def on_sample(which: str | None) -> tuple:
+        if which is None:  # a picture of one's own has taken its place
+            return tuple(gr.skip() for _ in everything)
         return show(_shrunk(SAMPLES[which](), long_side_px))
 
     def on_upload(path: str) -> tuple:
         try:
-            return show(read_picture(path, long_side_px=long_side_px))
+            return *show(read_picture(path, long_side_px=long_side_px)), None
         except ValueError as error:
             gr.Warning(str(error), title="This picture cannot be used")
-            return tuple(gr.skip() for _ in everything)
+            return tuple(gr.skip() for _ in (*everything, sample))
         finally:
             Path(path).unlink(missing_ok=True)  # Gradio's own copy, which has done its part
 
@@ -202,8 +204,9 @@ def build_page(propagator: MotionPropagator, folder: Path, *, name: str, long_si
         everything = (scene, motion, canvas, flow, sure, *films, status)
         quiet = dict(show_progress="hidden", api_visibility="private")
         newest = dict(trigger_mode="always_last", **quiet)
-        sample.select(on_sample, sample, everything, **quiet)
-        choose.upload(on_upload, choose, everything, **quiet)
+        # Not `input`, which comes whenever the list loses the focus.
+        sample.change(on_sample, sample, everything, **quiet)
+        choose.upload(on_upload, choose, (*everything, sample), **quiet)
         drawn = canvas.draw(on_draw, scene, (motion, flow, sure, status), **newest)
         drawn.then(on_motion, (scene, motion, num_frames), films, **newest)
         num_frames.release(on_motion, (scene, motion, num_frames), films, **newest)

@@ -233,6 +233,22 @@ def test_everything_can_be_reached_by_tab_and_has_a_name_and_passing_by_changes_
     wait_for_count(page, "2 arrows")
 
 
+def test_another_photograph_is_chosen_by_mouse_and_by_keys_also_after_a_picture_of_ones_own(page):
+    page.click("[aria-label=Photograph]")
+    page.click("text=Coffee")
+    page.wait_for_selector("text=96 x 64 px")
+    page.focus("[aria-label=Photograph]")
+    page.keyboard.press("Control+a")
+    page.keyboard.type("Astro")
+    page.keyboard.press("Enter")
+    page.wait_for_selector("text=96 x 96 px")
+    drop(page, "noise.png", png(120, 192))
+    page.wait_for_selector("text=96 x 60 px")
+    page.click("[aria-label=Photograph]")
+    page.click("text=Astronaut")
+    page.wait_for_selector("text=96 x 96 px")
+
+
 def test_bad_files_get_a_message_and_the_picture_stays(page):
     drag(page, (0.3, 0.5), (0.4, 0.4))
     before = shown(page)
