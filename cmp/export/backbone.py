@@ -96,6 +96,7 @@ def read_backbone(path: str | PathLike, *, ema: bool = False) -> Backbone:
         meta = {"iter": read_peer_checkpoint(path).step, "cmp": published}
     metadata = _metadata(name, meta)
     if isinstance(encoder, TimmEncoder):
+        metadata["pretraining_stride"] = str(encoder.strides["stage4"])
         metadata["not_pretrained"] = json.dumps(encoder.timm_state_dict()[1])
     if ema:
         metadata["weights"] = "exponential moving average"
@@ -132,7 +133,8 @@ def _metadata(name: str, meta: Mapping) -> dict[str, str]:
     config = meta.get("cfg") or (json.dumps(network, sort_keys=True) if "image_encoder" in network else None)
     known = "mean" in network and "std" in network
     encoder = _described_encoder(meta)
-    stride = encoder.get("output_stride", encoder.get("top_stride"))
+    # Of the exported layers, not of the pyramid above them.
+    stride = 32 if encoder.get("type") == "PyramidResNet" else encoder.get("output_stride")
     metadata = {
         "format": "pt",
         "encoder": name,

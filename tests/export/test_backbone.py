@@ -9,7 +9,7 @@ from safetensors import safe_open
 from cmp.engine.peer_checkpoint import write_peer_checkpoint
 from cmp.export import export_backbone, load_back, read_backbone
 from cmp.flow import FlowQuantizer
-from cmp.models import CMP, AlexNetFCN, DiscreteLoss, MotionEncoder, PropagationDecoder, ResNet
+from cmp.models import CMP, AlexNetFCN, DiscreteLoss, MotionEncoder, PropagationDecoder, PyramidResNet, ResNet
 
 
 def build(encoder):
@@ -74,6 +74,14 @@ def test_a_timm_export_loads_by_timms_own_route(model, checkpoint, tmp_path):
     network = timm.create_model("resnet18", pretrained=True, pretrained_cfg_overlay=overlay, num_classes=0).eval()
     encoder = model.image_encoder.state_dict()
     assert all(torch.equal(value, encoder[key]) for key, value in network.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    "encoder, stride", ((dict(type=ResNet, depth=18, output_stride=8), "8"), (dict(type=PyramidResNet), "32"))
+)
+def test_metadata_has_the_stride_of_the_exported_layers(encoder, stride, tmp_path):
+    path = save(tmp_path / "iter_600.pth", build(encoder))
+    assert read_backbone(path).metadata["pretraining_stride"] == stride
 
 
 def test_metadata_tells_how_to_feed_the_backbone_and_where_it_comes_from(checkpoint, tmp_path):

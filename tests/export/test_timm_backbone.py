@@ -42,6 +42,7 @@ def test_an_export_fits_timms_model_strictly_and_gives_its_features(tmp_path, na
     metadata = report.backbone.metadata
     assert (metadata["encoder"], metadata["steps"]) == (name, "600")
     assert json.loads(metadata["not_pretrained"]) == UNTOUCHED[name]
+    assert metadata["pretraining_stride"] == ("16" if "vit" in name else "32")
 
     theirs = timm.create_model(name, num_classes=0)
     weights = timm.models.load_state_dict(str(out))
