@@ -9,13 +9,14 @@ from cmp.datasets.pair_list import PairList
 from cmp.datasets.pair_store import PairStore
 from cmp.datasets.sources import open_pairs
 from cmp.datasets.splits import split_positions
-from cmp.datasets.transforms import Crop, Flip, FlowPair, Resize, ReverseFlow, ScaleFlow, TurnFlow
 
 _NEED_TORCH = {
     "PairSampler": "cmp.datasets.sampler",
     "PairSource": "cmp.datasets.propagation",
     "PropagationDataset": "cmp.datasets.propagation",
-}
+} | dict.fromkeys(
+    ("Crop", "Flip", "FlowPair", "Resize", "ReverseFlow", "ScaleFlow", "TurnFlow"), "cmp.datasets.transforms"
+)
 
 __all__ = [
     "Crop",
