@@ -18,7 +18,6 @@ from pathlib import Path
 
 import av
 import numpy as np
-from scipy.special import stdtrit  # not scipy.stats: every worker imports this module too, and that one takes 0.35 s
 from tqdm import tqdm
 
 from cmp.datasets.pair_store import begin_store, lock_store, read_records
@@ -157,6 +156,8 @@ def scale_up(values: np.ndarray, weights: np.ndarray, all_weights: np.ndarray) -
     if n == 1:
         return Amount(value, float("inf"))
     variance = ((values - ratio * weights) ** 2).sum() / (n - 1)
+    from scipy.special import stdtrit  # here: every worker imports this module too, and never comes by
+
     # Scaled by the sample's own mean weight, as the ratio is: sum(all)/mean(weights) stands for N.
     error = all_weights.sum() / weights.mean() * np.sqrt((1 - n / total) * variance / n)
     return Amount(value, float(stdtrit(n - 1, 0.975) * error))

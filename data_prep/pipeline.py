@@ -15,7 +15,6 @@ import numpy as np
 
 from cmp.datasets.pair_store import ShardWriter, StoreWriteError, commit_record
 from cmp.flow.codec import encode_flow
-from cmp.guidance.watershed import local_maxima, motion_edges, watershed_map
 from cmp.video.readers import VideoReader, open_video
 from data_prep.deadlines import Deadline
 from data_prep.estimators import FlowEstimator, PrecomputedFlow
@@ -217,6 +216,9 @@ def _write_pair(
     if settings.store_second:
         members["second.jpg"] = _jpeg(pair.images[1], settings.jpeg_quality)
     if settings.candidates_kernel is not None:
+        # With it comes scipy, a third of a worker's start: only where asked for.
+        from cmp.guidance.watershed import local_maxima, motion_edges, watershed_map
+
         points_yx = local_maxima(watershed_map(motion_edges(flow)), settings.candidates_kernel)
         buffer = io.BytesIO()
         np.save(buffer, points_yx.astype(np.int32), allow_pickle=False)

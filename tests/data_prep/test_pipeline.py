@@ -1,6 +1,10 @@
 """From clips to samples: right flow, right frames, and a verdict with a reason for every video."""
 
 import json
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -20,6 +24,7 @@ from data_prep.settings import PrepareSettings
 from data_prep.videos import VideoSource
 
 HEIGHT, WIDTH = 72, 96
+TOOL = Path(__file__).resolve().parents[2] / "tools" / "prepare_flow.py"
 
 
 def texture(height, width, seed):
@@ -281,3 +286,13 @@ def test_an_estimator_that_likes_batches_gets_them_and_the_store_is_the_same(tmp
     monkeypatch.setattr(settings_module, "create_estimator", lambda name, **kwargs: Batched(name))
     again, _ = prepare_one(tmp_path / "three", "v.mp4", settings)
     assert sizes == [3, 3, 1] and again["shard"] == record["shard"] and len(again["samples"]) == 7
+
+
+def test_a_worker_starts_without_the_packages_that_take_longest_to_import():
+    """A worker imports its command's module too, under another name; torch alone takes 2 s."""
+    code = f"import runpy, sys; runpy.run_path({str(TOOL)!r}, run_name='__mp_main__'); import data_prep.pipeline; "
+    code += "print(sorted({'torch', 'scipy', 'skimage', 'mmengine', 'matplotlib', 'ray', 'decord'} & set(sys.modules)))"
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    assert (
+        subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True).stdout == "[]\n"
+    )
