@@ -2,6 +2,7 @@
 
 import json
 import os
+import platform
 import subprocess
 import sys
 from pathlib import Path
@@ -296,3 +297,24 @@ def test_a_worker_starts_without_the_packages_that_take_longest_to_import():
     assert (
         subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True).stdout == "[]\n"
     )
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="speaks of glibc's malloc")
+def test_a_worker_keeps_the_memory_of_one_pair_for_the_next():
+    code = """if True:
+        import resource
+        import numpy as np
+        from data_prep.pipeline import initialize_worker
+
+        def new_pages():
+            before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+            arrays = [np.ones(10 << 20, np.uint8) for _ in range(3)]
+            return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+        initialize_worker()
+        print(new_pages(), *(new_pages() for _ in range(5)))
+    """
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    ended = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+    _, *later = map(int, ended.stdout.split())
+    assert max(later) < 200  # of the 7,680 pages that three arrays fill
