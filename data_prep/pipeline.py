@@ -212,13 +212,13 @@ def _write_pair(
     """Score a pair and write it; its row goes to record["dropped"] for now. Returns 1 if it is kept, else 0."""
     row = {"frames": list(pair.frames), "quality": {}, "members": None, "folder": "", "reasons": ["bad_flow"]}
     record["dropped"].append(row)
-    if not np.isfinite(flow).all():
-        return 0
-    scores = row["quality"] = score_pair(*pair.images, flow, max_flow_px=settings.max_flow_px)
     try:
         payload, header = encode_flow(flow, settings.codec)
-    except ValueError:  # vectors longer than the codec holds
+    except ValueError:  # not finite, or vectors longer than the codec holds
+        if np.isfinite(flow).all():
+            row["quality"] = score_pair(*pair.images, flow, max_flow_px=settings.max_flow_px)
         return 0
+    scores = row["quality"] = score_pair(*pair.images, flow, max_flow_px=settings.max_flow_px)
     row["reasons"] = drop_reasons(scores, settings.thresholds)
     if row["reasons"] and settings.forget_dropped:
         return 0

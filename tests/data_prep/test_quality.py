@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 import pytest
 
+from data_prep import quality
 from data_prep.estimators.classical import DisEstimator
 from data_prep.quality import Thresholds, drop_reasons, score_pair
 from data_prep.settings import PrepareSettings
@@ -91,6 +92,15 @@ def test_of_every_block_of_pixels_the_vector_in_its_middle_is_scored_and_a_pan_i
     flow[:] = [9, -6]
     scores = score_pair(frame, frame, flow)
     assert scores["camera_share"] == 1 and scores["camera_residual_px"] < 0.01
+
+
+@pytest.mark.parametrize("factor", [1, 2, 3, 4, 5])
+def test_frames_are_scored_as_means_of_whole_blocks(factor):
+    image = texture(8, (47, 64), cell=2)
+    height, width = 47 // factor, 64 // factor
+    blocks = image[: height * factor, : width * factor].reshape(height, factor, width, factor, 3)
+    shrunk = quality._shrunk(image, factor)
+    assert shrunk.shape == (height, width, 3) and abs(shrunk - blocks.mean((1, 3))).max() <= 0.5 + 1e-6
 
 
 def test_scoring_repeats_exactly_and_leaves_its_arguments_alone():
