@@ -210,7 +210,7 @@ def _run(
         check = partial(check_shared, str(token), str(video_dir))
         executor = RayExecutor(prepare_video, cluster=cluster, check=check, **options)
     with bar, executor:
-        for source in todo:
+        for source in _largest_first(video_dir, todo):
             # A process that dies is tried the same way once more, then with the other reader.
             backends = (settings.reader,) * 2
             if source.kind == "frames":
@@ -232,6 +232,18 @@ def _run(
                     continue
                 _commit_loss(task, outcome)
             bar.update(1)
+
+
+def _largest_first(video_dir: str | os.PathLike, sources: list[VideoSource]) -> list[VideoSource]:
+    """The order to do videos in, so that no worker is left alone with a long one at the end; folders come first."""
+
+    def size(source: VideoSource) -> float:
+        try:
+            return os.stat(os.path.join(video_dir, source.path)).st_size if source.kind == "file" else float("inf")
+        except OSError:
+            return 0
+
+    return sorted(sources, key=size, reverse=True)  # stable: equal ones stay in the order of their paths
 
 
 def _next_try(task: VideoTask, outcome: Outcome) -> VideoTask | None:

@@ -17,7 +17,7 @@ from cmp.video import open_video, write_video
 from data_prep import job, pipeline
 from data_prep import settings as settings_module
 from data_prep.estimators.classical import DisEstimator
-from data_prep.executors import Outcome
+from data_prep.executors import Outcome, TimeLimit
 from data_prep.job import prepare_folder
 from data_prep.pipeline import VideoTask, prepare_video
 from data_prep.quality import Thresholds
@@ -318,3 +318,29 @@ def test_a_worker_keeps_the_memory_of_one_pair_for_the_next():
     ended = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
     _, *later = map(int, ended.stdout.split())
     assert max(later) < 200  # of the 7,680 pages that three arrays fill
+
+
+def test_workers_begin_with_folders_and_then_the_largest_files(tmp_path):
+    sizes = {"a.mp4": 10, "b.mp4": 30, "c.mp4": 30, "d.mp4": 20}
+    for name, size in sizes.items():
+        (tmp_path / name).write_bytes(bytes(size))
+    (tmp_path / "frames").mkdir()
+    sources = [VideoSource(name, "file") for name in sizes]
+    sources += [VideoSource("frames", "frames"), VideoSource("gone.mp4", "file")]
+    order = [source.path for source in job._largest_first(tmp_path, sources)]
+    assert order == ["frames", "b.mp4", "c.mp4", "d.mp4", "a.mp4", "gone.mp4"]
+
+
+def test_progress_is_added_up_and_passed_on_ten_times_a_second_and_time_limits_at_once(monkeypatch):
+    now, told = [5.0], []
+    monkeypatch.setattr(pipeline.time, "monotonic", lambda: now[0])
+    progress = pipeline._Seldom(told.append)
+    for number in range(26):
+        now[0] = 5 + number / 16
+        progress(1)
+    assert len(told) == 12 and sum(told) == 25  # every second sixteenth of a second
+    limit = TimeLimit(60)
+    progress(limit)
+    assert told[12:] == [limit]
+    progress.flush()
+    assert told[13:] == [1]
