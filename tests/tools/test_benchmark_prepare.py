@@ -27,8 +27,10 @@ def test_every_rate_is_printed_for_a_folder_with_one_good_video(main, tmp_path, 
     captured = capsys.readouterr()
     assert "2 pairs of 1 videos" in captured.out and "text.mp4" in captured.err
     rows = {line.split("|")[1].strip(): line.split("|")[2:-1] for line in captured.out.splitlines() if "|" in line}
-    assert list(rows)[2:] == ["bare loop", "pipeline, same process", "job, 1 worker", "job, 2 workers"]
-    assert all(float(rows[name][0]) > 0 and float(rows[name][3]) > 0 for name in list(rows)[2:])
+    rates = ["bare loop", "two bare loops at once", "pipeline, same process", "job, 1 worker", "job, 2 workers"]
+    assert list(rows)[2:] == rates
+    assert all(float(rows[name][0]) > 0 and float(rows[name][3]) > 0 for name in rates)
+    assert "job of one pair" in captured.out and "of what two bare loops do at once" in captured.out
 
 
 def test_a_folder_without_videos_is_refused(main, tmp_path, capsys):

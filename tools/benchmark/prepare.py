@@ -1,17 +1,19 @@
 """Measure what the preparation of pairs costs over the work that cannot be left out, in pairs a second.
 
     python tools/benchmark/prepare.py VIDEO_DIR
-    python tools/benchmark/prepare.py VIDEO_DIR --videos 12 --pairs-per-video 20 --repeats 2
+    python tools/benchmark/prepare.py VIDEO_DIR --videos 20 --pairs-per-video 50
 
 A bare loop decodes straight through on one thread, resizes, finds flow by DIS, and encodes the first frame and the
 flow: no time stamps, scores, checksums or files. It and the real pipeline (`prepare_video`, default settings) take
-turns, video by video, in one process. Then whole jobs run with one worker and with two, from the start of their
-processes to the finished store. Every rate counts the pairs chosen, kept or not; beside the time on the clock stands
+turns, video by video, in one process. Two bare loops at once, in two processes, show what the machine has for two. Then
+whole jobs run with one worker and with two, from the start of their processes to the finished store; a job of one pair
+tells how much of that is fixed. Every rate counts the pairs chosen, kept or not; beside the time on the clock stands
 the time of the processor (with that of the workers), which other work on the machine disturbs less.
 """
 
 import argparse
 import resource
+import subprocess
 import sys
 import tempfile
 import time
@@ -95,6 +97,23 @@ def choose_videos(video_dir: Path, count: int, settings: PrepareSettings) -> lis
     return chosen[:count]
 
 
+def two_bare_loops(options: list[str]) -> np.ndarray:
+    """(2,) seconds of two processes that each do all pairs at the same time: of the clock, of the processor."""
+    command = [sys.executable, __file__, *options, "--bare-loop"]
+    loops = [subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    for loop in loops:
+        loop.stdout.readline()  # it is ready
+    start = time.perf_counter()
+    for loop in loops:
+        loop.stdin.write("go\n")
+        loop.stdin.flush()
+    used = sum(float(loop.stdout.readline()) for loop in loops)
+    seconds = time.perf_counter() - start
+    for loop in loops:
+        loop.communicate()
+    return np.array([seconds, used])
+
+
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
@@ -103,6 +122,11 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--videos", type=int, default=12, metavar="N", help="how many of them (default 12)")
     parser.add_argument("--pairs-per-video", type=int, default=20, metavar="N", help="default 20")
     parser.add_argument("--repeats", type=int, default=1, metavar="N", help="default 1; the best counts")
+    parser.add_argument(
+        "--bare-loop",
+        action="store_true",
+        help="say ready, wait for a line, and tell the bare loop's processor seconds",
+    )
     args = parser.parse_args(argv)
     if min(args.videos, args.pairs_per_video, args.repeats) < 1:
         parser.error("--videos, --pairs-per-video and --repeats must be at least 1")
@@ -116,11 +140,20 @@ def main(argv: list[str] | None = None) -> int:
         print(f"{args.video_dir}: no video holds a pair", file=sys.stderr)
         return 1
     num_pairs = sum(len(pairs) for _, pairs in videos)
+    stages: Counter = Counter()
+    if args.bare_loop:
+        print("ready", flush=True)
+        sys.stdin.readline()
+        start = time.process_time()
+        for source, pairs in videos:
+            bare_loop(args.video_dir / source.path, pairs, settings, stages)
+        print(time.process_time() - start)
+        return 0
     print(f"{num_pairs} pairs of {len(videos)} videos, short side {settings.short_side_px} px, {settings.estimator}")
 
     root = str(args.video_dir)
-    seconds: dict[str, list[np.ndarray]] = {"bare loop": [], "pipeline, same process": []}
-    stages: Counter = Counter()
+    options = [root, "--videos", str(args.videos), "--pairs-per-video", str(args.pairs_per_video)]
+    seconds: dict[str, list[np.ndarray]] = {"bare loop": [], "two bare loops at once": [], "pipeline, same process": []}
     with tempfile.TemporaryDirectory() as folder:
         for repeat in range(args.repeats):
             out = Path(folder) / f"store{repeat}"
@@ -137,6 +170,7 @@ def main(argv: list[str] | None = None) -> int:
                         prepare_video(VideoTask(root, str(out), source, settings, ("auto",)), lambda value: None)
                         real = real + now() - start
             seconds["bare loop"].append(bare)
+            seconds["two bare loops at once"].append(two_bare_loops(options) / 2)  # for as many pairs as the others
             seconds["pipeline, same process"].append(real)
             links = Path(folder) / f"videos{repeat}"
             links.mkdir()
@@ -148,9 +182,18 @@ def main(argv: list[str] | None = None) -> int:
                 prepare_folder(links, job, settings, num_workers=workers, show_progress=False)
                 label = f"job, {workers} worker" + "s" * (workers > 1)
                 seconds.setdefault(label, []).append(now() - start)
+            one = Path(folder) / f"one{repeat}"
+            one.mkdir()
+            smallest = min(links.iterdir(), key=lambda path: path.stat().st_size)
+            (one / smallest.name).symlink_to(smallest.resolve())
+            start = now()
+            single = PrepareSettings(pairs_per_video=1)
+            prepare_folder(one, Path(folder) / f"job{repeat}-one", single, num_workers=1, show_progress=False)
+            fixed_s = (now() - start)[0]
 
     stage_ms = {stage: 1e3 * spent / num_pairs / args.repeats for stage, spent in stages.items()}
     print("bare loop, processor ms a pair: " + ", ".join(f"{stage} {ms:.1f}" for stage, ms in stage_ms.items()))
+    print(f"a job of one pair of the smallest video: {fixed_s:.2f} s")
     print("| | pairs/s | to the bare loop | to one worker | pairs/processor s | to the bare loop |")
     print("|" + " --- |" * 6)
     best = {label: num_pairs / np.min(found, axis=0) for label, found in seconds.items()}  # (clock, processor)
@@ -158,6 +201,8 @@ def main(argv: list[str] | None = None) -> int:
         share, cpu_share = rates / best["bare loop"]
         to_one = f"{rates[0] / best['job, 1 worker'][0]:.2f}" if label.startswith("job") else "-"
         print(f"| {label} | {rates[0]:.2f} | {share:.2f} | {to_one} | {rates[1]:.2f} | {cpu_share:.2f} |")
+    of_two = best["job, 2 workers"][0] / best["two bare loops at once"][0]
+    print(f"two workers do {of_two:.2f} of what two bare loops do at once")
     return 0
 
 
