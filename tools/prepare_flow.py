@@ -44,7 +44,7 @@ LIMITS = {  # fields of Thresholds
     "max_camera_share": "camera: share of pixels moved by the camera alone; 1: not dropped",
 }
 
-REFILTER = ("refilter", "video_dir", "out_dir", "quiet", *LIMITS)  # what goes with --refilter
+REFILTER = ("refilter", "out_dir", "quiet", *LIMITS)  # what goes with --refilter
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -57,7 +57,7 @@ def build_parser() -> argparse.ArgumentParser:
     defaults, limits = PrepareSettings(), Thresholds()
     parser.add_argument(
         "video_dir", nargs="?", metavar="VIDEO_DIR",
-        help="folder with videos, searched with its sub-folders; not needed with --refilter",
+        help="folder with videos, searched with its sub-folders; left out with --refilter",
     )  # fmt: skip
     parser.add_argument("out_dir", metavar="OUT_DIR", help="folder of the pair store; made if it does not exist")
 
@@ -291,6 +291,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             name for name, value in vars(args).items() if name not in REFILTER and value != parser.get_default(name)
         ]
         if idle:
+            if "video_dir" in idle:
+                parser.error(f"--refilter takes the store alone and reads no video: leave out {args.video_dir!r}")
             flags = ", ".join("--" + name.replace("_", "-") for name in idle)
             parser.error(f"--refilter changes thresholds and nothing else: it does not go with {flags}")
     elif args.video_dir is None:

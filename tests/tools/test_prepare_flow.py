@@ -256,17 +256,18 @@ def test_nothing_usable_is_a_failure(main, tmp_path, capsys):
     ],
 )
 def test_typos_and_values_without_sense_are_refused(main, tmp_path, flags):
+    folders = [str(tmp_path)] * ("--refilter" not in flags) + [str(tmp_path / "s")]
     with pytest.raises(SystemExit) as error:
-        main([str(tmp_path), str(tmp_path / "s"), *flags])
+        main([*folders, *flags])
     assert error.value.code == 2
 
 
-def test_refilter_needs_no_videos_and_says_what_changed(main, undisturbed, tmp_path, capsys):
+def test_refilter_takes_no_videos_and_says_what_changed(main, videos, undisturbed, tmp_path, capsys):
     out = shutil.copytree(undisturbed, tmp_path / "store")
     assert main(["--refilter", str(out), "--min-moving-share", "1.1"]) == 1  # nothing is left
     line = "33 pairs before, 33 of them dropped now, 0 brought back; dropped pairs 33 (still 33); 0 pairs of 0 videos"
     assert capsys.readouterr().out.splitlines()[-1] == f"{line} in {out}"
-    assert main(["nowhere", str(out), "--max-beyond-share", "0.5", "--refilter"]) == 1  # the other threshold stays
+    assert main([str(out), "--max-beyond-share", "0.5", "--refilter"]) == 1  # the other threshold stays
     assert main([str(out), "--min-moving-share", "0.01", "--refilter"]) == 0
     line = f"0 pairs before, 0 of them dropped now, 33 brought back; dropped pairs 0; 33 pairs of 11 videos in {out}"
     assert capsys.readouterr().out.splitlines()[-1] == line
@@ -274,6 +275,9 @@ def test_refilter_needs_no_videos_and_says_what_changed(main, undisturbed, tmp_p
     assert contents(out) == contents(undisturbed)
     assert main(["--refilter", str(tmp_path / "nothing")]) == 1
     assert "no pair store" in capsys.readouterr().err and not (tmp_path / "nothing").exists()
+    with pytest.raises(SystemExit):
+        main([str(videos), str(out), "--max-beyond-share", "0.5", "--refilter"])
+    assert f"leave out {str(videos)!r}" in capsys.readouterr().err and contents(out) == contents(undisturbed)
     with pytest.raises(SystemExit):
         main([str(out)])
     assert "VIDEO_DIR and OUT_DIR are both needed" in capsys.readouterr().err
