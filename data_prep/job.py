@@ -17,7 +17,6 @@ from tqdm import tqdm
 
 from cmp.datasets.pair_store import (
     begin_store,
-    commit_record,
     discard_index,
     finish_store,
     lock_store,
@@ -29,7 +28,7 @@ from cmp.version import __version__
 from data_prep.deadlines import Deadline
 from data_prep.executors import LocalExecutor, Outcome, check_limits
 from data_prep.parts import PARTS, Part, check_part, find_parts
-from data_prep.pipeline import VideoTask, initialize_worker, new_record, prepare_video
+from data_prep.pipeline import VideoTask, commit_verdict, initialize_worker, new_record, prepare_video
 from data_prep.ray_executor import RayCluster, RayExecutor, call_once, check_shared, connected
 from data_prep.settings import PrepareSettings
 from data_prep.verdicts import rejudge_records
@@ -70,6 +69,7 @@ def prepare_folder(
     deadline: Deadline | None = Deadline(),  # noqa: B008 (frozen)
     retry_failed: bool = False,
     redo: Collection[str] | None = None,
+    once_good: Collection[str] = (),
     part: Part | None = None,
     cluster: RayCluster | None = None,
     show_progress: bool = True,
@@ -90,6 +90,7 @@ def prepare_folder(
         deadline: the same for one that takes longer than its length allows; None for no limit.
         retry_failed: do failed videos again.
         redo: ids of videos to do again whatever their verdict, and no others.
+        once_good: of those, the ones whose pairs the store had: if they fail now, the reason is "lost".
         part: do the share of one task of an array job, into a store of its own; see `data_prep.parts`.
         cluster: a Ray cluster to run on, all of whose nodes see both folders; None for processes on this machine.
         show_progress: draw a progress bar on stderr.
@@ -142,7 +143,9 @@ def prepare_folder(
             ]
             if todo:
                 discard_index(store)
-                _run(video_dir, store, todo, settings, num_workers, stall_s, deadline, cluster, show_progress)
+                _run(
+                    video_dir, store, todo, settings, num_workers, stall_s, deadline, cluster, show_progress, once_good
+                )
                 records = read_records(store)
             if todo or not (store / "index.npz").is_file() or not (store / "manifest.jsonl").is_file():
                 finish_store(store)
@@ -184,6 +187,7 @@ def _run(
     deadline: Deadline | None,
     cluster: RayCluster | None,
     show_progress: bool,
+    once_good: Collection[str],
 ) -> None:
     pairs = 0
     kills: Counter = Counter()
@@ -217,7 +221,9 @@ def _run(
                 backends = ("frames",) * 2
             elif settings.reader == "auto":
                 backends += ("decord",)
-            executor.submit(VideoTask(str(video_dir), str(out_dir), source, settings, backends, deadline))
+            good = source.video_id in once_good
+            task = VideoTask(str(video_dir), str(out_dir), source, settings, backends, deadline, once_good=good)
+            executor.submit(task)
         for task, outcome in executor.outcomes():
             if outcome.status == "error":
                 # `prepare_video` answers for the video itself: what it lets through is trouble with the store.
@@ -271,7 +277,7 @@ def _commit_loss(task: VideoTask, outcome: Outcome) -> None:
         pass
     reason = "crashed" if outcome.status == "died" else outcome.status
     record.update(reason=reason, detail=f"with every reader: {outcome.detail}")
-    commit_record(task.out_dir, record)
+    commit_verdict(replace(task, earlier=""), record)
 
 
 def _report(

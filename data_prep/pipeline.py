@@ -37,6 +37,7 @@ class VideoTask:
     backends: the readers still to try; the first is used, the rest if its process dies, hangs or is late.
     deadline: see `Deadline`; None for no limit.
     earlier: what became of the last try, if this is not the first; kept with the verdict if that is "failed".
+    once_good: the store held its pairs and lost them, so a failure is marked as a loss.
     """
 
     video_dir: str
@@ -46,6 +47,7 @@ class VideoTask:
     backends: tuple[str, ...]
     deadline: Deadline | None = None
     earlier: str = ""
+    once_good: bool = False
 
 
 def prepare_video(task: VideoTask, progress: Callable[[int | TimeLimit], None]) -> None:
@@ -62,11 +64,11 @@ def prepare_video(task: VideoTask, progress: Callable[[int | TimeLimit], None]) 
         reader = open_video(path, task.backends[0], folder_fps=task.settings.folder_fps, on_work=lambda: progress(0))
     except (OSError, ValueError, MemoryError) as error:
         record.update(status="failed", reason="unreadable", detail=_without_folder(error, task.video_dir))
-        _commit(task, record)
+        commit_verdict(task, record)
         return
     except Exception as error:  # as below
         record.update(status="failed", reason="broke", detail=_without_folder(repr(error), task.video_dir))
-        _commit(task, record)
+        commit_verdict(task, record)
         return
     told = _Seldom(progress)
     with reader, ShardWriter(task.out_dir, task.source.video_id) as shard:
@@ -80,7 +82,7 @@ def prepare_video(task: VideoTask, progress: Callable[[int | TimeLimit], None]) 
             if shard.rows:
                 record["shard"] = shard.close()
     told.flush()
-    _commit(task, record)
+    commit_verdict(task, record)
 
 
 class _Seldom:
@@ -105,9 +107,12 @@ class _Seldom:
         self._count, self._passed_on = 0, time.monotonic()
 
 
-def _commit(task: VideoTask, record: dict) -> None:
+def commit_verdict(task: VideoTask, record: dict) -> None:
+    """Write the record of a video, with what else the task knows of it if it failed."""
     if record["status"] == "failed" and task.earlier:
         record["detail"] = f"{record['detail']}; {task.earlier}"
+    if record["status"] == "failed" and task.once_good:
+        record.update(reason="lost", detail=f"its pairs cannot be made again: {record['reason']}, {record['detail']}")
     commit_record(task.out_dir, record)
 
 

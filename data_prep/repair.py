@@ -29,12 +29,15 @@ from data_prep.settings import PrepareSettings
 from data_prep.verdicts import rejudge_records
 from data_prep.videos import find_videos
 
+_FAILED_BEFORE = "not yet repaired; had failed before"  # what a repair that is killed must not forget
+
 
 @dataclass(frozen=True)
 class RepairReport:
     """redone: paths of the videos done again; failed: (path, reason, detail) of those that could not be.
 
-    A video that the manifest says had failed before is no failure of the repair.
+    A video that had failed before is no failure of the repair. One that had not is "lost": the store is not whole, says
+    so at every check, and the next repair tries it again.
     """
 
     redone: list[str]
@@ -83,7 +86,8 @@ def repair_store(
         # A record that says so: if this is killed, the next check knows. Before the manifest goes, which may be all
         # that speaks of a video whose record is missing.
         for video_id in broken:
-            commit_record(root, new_record(sources[video_id]) | {"reason": "damaged", "detail": "not yet repaired"})
+            detail = _FAILED_BEFORE if sources[video_id].path in failed_before else "not yet repaired"
+            commit_record(root, new_record(sources[video_id]) | {"reason": "damaged", "detail": detail})
         if any(damage.file.startswith("videos/") for damage in damages):
             discard_index(root)
         if not lost:
@@ -91,21 +95,34 @@ def repair_store(
             finish_store(root)
     if not lost:
         return RepairReport([], [])
-    report = prepare_folder(video_dir, root, settings, num_workers=num_workers, redo=lost, show_progress=show_progress)
+    once_good = {video_id for video_id in lost if sources[video_id].path not in failed_before}
+    report = prepare_folder(
+        video_dir,
+        root,
+        settings,
+        num_workers=num_workers,
+        redo=lost,
+        once_good=once_good,
+        show_progress=show_progress,
+    )
     failed = [failure for failure in report.failures if failure[0] not in failed_before]
     return RepairReport(sorted(sources[video_id].path for video_id in lost), failed)
 
 
 def _failed_before(root: Path) -> set[str]:
-    """Paths of the videos that the manifest says had failed; lines that are damaged say nothing."""
+    """Paths of the videos that manifest or record say had failed; lines and records that are damaged say nothing."""
     found = set()
     path = root / "manifest.jsonl"
-    for text in path.read_bytes().splitlines() if path.is_file() else []:
+    lines = [(line, False) for line in (path.read_bytes().splitlines() if path.is_file() else [])]
+    records = [(record.read_bytes(), True) for record in (root / "videos").glob("*.json")]
+    for text, has_seal in lines + records:
         try:
-            line = json.loads(text)
-            if line["status"] == "failed":
-                found.add(line["source"]["path"])
-        except (ValueError, TypeError, KeyError):
+            verdict = json.loads(text)
+            whole = not has_seal or sealed_json(verdict) == text
+            by_repair = verdict["reason"] in ("damaged", "lost") and verdict["detail"] != _FAILED_BEFORE
+            if whole and verdict["status"] == "failed" and not by_repair:
+                found.add(verdict["source"]["path"])
+        except (ValueError, TypeError, KeyError, AttributeError):
             continue
     return found
 

@@ -5,6 +5,8 @@
 
 Names each shard and member that is damaged. --repair does the videos that lost something again, and only those, from
 the folder that the store was made from; with the same library versions the store is then the same, byte for byte.
+A video that cannot be done again is marked as lost, and the store is not called whole: put the video back and repair
+once more, or accept the loss with tools/prepare_flow.py --retry-failed.
 
 Exit status: 0 if the store is whole (or is after the repair); 1 if it is damaged; 2 if it cannot be checked or mended.
 """

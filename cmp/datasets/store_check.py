@@ -58,8 +58,9 @@ def check_store(root: str | os.PathLike, on_bytes: Callable[[int], None] | None 
     about_is_good = _check_about(root, found)
     records = _check_records(root, found)
     for video_id, record in records.items():
-        if record.get("reason") == "damaged":  # left by a repair that was killed
-            found.append(Damage(f"videos/{video_id}.json", "", "an earlier repair has not finished", video_id))
+        if record.get("reason") in ("damaged", "lost"):  # left by a repair: that was killed, or that failed
+            what = "an earlier repair has not finished" if record["reason"] == "damaged" else record["detail"]
+            found.append(Damage(f"videos/{video_id}.json", "", what, video_id))
         if record["shard"] is not None:
             found += _check_shard(root, record, on_bytes or (lambda count: None))
     known = records.keys() | {damage.video_id for damage in found}

@@ -1,15 +1,20 @@
 """A repair that is killed loses no knowledge of what it had to do."""
 
+import shutil
+
 import cv2
 import numpy as np
 import pytest
 
+from cmp.datasets.pair_store import PairStore, read_records
 from cmp.datasets.store_check import check_store
 from cmp.video import write_video
 from data_prep import repair
 from data_prep.job import prepare_folder
 from data_prep.repair import repair_store
 from data_prep.settings import PrepareSettings
+
+SETTINGS = PrepareSettings(interval_frames=2, pairs_per_video=2, short_side_px=48)
 
 
 @pytest.fixture
@@ -21,8 +26,7 @@ def made(tmp_path):
         write_video(tmp_path / "videos" / name, (ground[:, 3 * i : 3 * i + 96] for i in range(10)), 25)
     for name in ("text.mp4", "more.mp4"):
         (tmp_path / "videos" / name).write_text("no video")
-    settings = PrepareSettings(interval_frames=2, pairs_per_video=2, short_side_px=48)
-    prepare_folder(tmp_path / "videos", tmp_path / "store", settings, num_workers=1, show_progress=False)
+    prepare_folder(tmp_path / "videos", tmp_path / "store", SETTINGS, num_workers=1, show_progress=False)
     return tmp_path / "store", {p: p.read_bytes() for p in (tmp_path / "store").rglob("*") if p.is_file()}
 
 
@@ -53,7 +57,28 @@ def test_only_a_video_that_had_not_failed_before_is_a_failure_of_the_repair(made
     assert {path: path.read_bytes() for path in before} == before
     flip(next((store / "videos").glob("a-*")), b"bytes")
     (store.parent / "videos" / "a.mp4").write_text("gone bad")
-    assert [failure[:2] for failure in mend(store).failed] == [("a.mp4", "unreadable")]
+    assert [failure[:2] for failure in mend(store).failed] == [("a.mp4", "lost")]
+
+
+def test_a_video_that_a_repair_cannot_redo_is_lost_until_it_comes_back_or_the_loss_is_accepted(made):
+    store, before = made
+    video = store.parent / "videos" / "a.mp4"
+    content = video.read_bytes()
+    flip(next((store / "shards").glob("a-*")), b"first.jpg")
+    video.write_text("gone bad")
+    for _ in range(2):  # the second time from the mark of the first
+        assert [failure[0] for failure in mend(store).failed] == ["a.mp4"]
+        [line] = [line for line in PairStore(store).manifest() if line["source"]["path"] == "a.mp4"]
+        assert (line["status"], line["reason"], line["pairs"]) == ("failed", "lost", 0)
+        assert "unreadable" in line["detail"]
+        [damage] = check_store(store)
+        assert damage.file.startswith("videos/a-") and damage.problem == line["detail"]
+    accepted = shutil.copytree(store, store.parent / "accepted")
+    prepare_folder(video.parent, accepted, SETTINGS, num_workers=1, retry_failed=True, show_progress=False)
+    assert check_store(accepted) == [] and read_records(accepted)[line["video_id"]]["reason"] == "unreadable"
+    video.write_bytes(content)
+    assert mend(store).failed == [] and check_store(store) == []
+    assert {path: path.read_bytes() for path in before} == before
 
 
 def test_a_damaged_name_in_the_manifest_is_no_lost_video(made):
@@ -68,6 +93,7 @@ def test_a_damaged_name_in_the_manifest_is_no_lost_video(made):
 def test_a_repair_killed_at_any_step_is_ended_by_the_next(made, monkeypatch, killed_at):
     store, before = made
     next((store / "videos").glob("text-*")).unlink()
+    flip(next((store / "videos").glob("more-*")), b"bytes")
 
     def killed(*args, **kwargs):
         raise KeyboardInterrupt
