@@ -27,6 +27,7 @@ from cmp.datasets.pair_store import (
     discard_index,
     finish_store,
     lock_store,
+    member_header,
     shard_path,
 )
 from cmp.flow.codec import encode_flow
@@ -309,6 +310,15 @@ def test_a_shard_refuses_samples_that_are_incomplete_or_do_not_follow(tmp_path):
         with pytest.raises(ValueError, match="rise"):
             shard.add(10, 15, members)
     assert not shard_path(root, "v").exists() and list((root / ".tmp").iterdir()) == []
+
+
+@pytest.mark.parametrize("length", [1, 60, 99, 100, 101, 106])
+@pytest.mark.parametrize("size", [0, 1, 30_001, 8**11 - 1])
+def test_headers_are_those_of_tarfile(length, size):
+    name = ("__rejected__/" + 20 * "abc-9_")[-length:] if length < 100 else "__rejected__/" + (length - 13) * "z"
+    info = tarfile.TarInfo(name)
+    info.size, info.mode = size, 0o644
+    assert member_header(name, size) == info.tobuf(tarfile.USTAR_FORMAT)
 
 
 def test_reading_a_store_needs_no_part_of_the_preparation():

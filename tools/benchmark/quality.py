@@ -24,7 +24,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # the checkout's own packages, installed or not
 
 from cmp.video import open_video
-from data_prep.pipeline import resized
+from data_prep.pipeline import initialize_worker, resized
 from data_prep.quality import Thresholds, drop_reasons, score_pair
 from data_prep.settings import PrepareSettings
 
@@ -100,7 +100,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--max-flow", type=float, default=50.0, metavar="PX", help="at that size (default 50)")
     parser.add_argument("--list", action="store_true", help="also list the pairs judged otherwise than labelled")
     args = parser.parse_args(argv)
-    cv2.setNumThreads(1)
+    initialize_worker()  # as where pairs are really scored
     try:
         labels = read_labels(args.labels)
         settings = PrepareSettings(short_side_px=args.short_side, max_flow_px=args.max_flow)
