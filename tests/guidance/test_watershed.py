@@ -1,5 +1,6 @@
 """Edges, distances, maxima and thinning, against loops that transcribe the rule and the authors' own outputs."""
 
+import cv2
 import numpy as np
 import pytest
 
@@ -123,6 +124,21 @@ def test_the_watershed_map_is_the_distance_to_the_nearest_edge_pixel_rounded_onc
     distances = watershed_map(edges)
     assert distances.dtype == np.float32
     np.testing.assert_array_equal(distances, expected)
+
+
+@pytest.mark.parametrize("threads", (1, 2))
+def test_distances_are_right_to_the_last_bit_far_away_too_on_one_thread_and_on_two(threads):
+    edges = np.zeros((60, 2000), np.float32)
+    edges[7, 11] = edges[40, 1990] = 1
+    rows, columns = np.mgrid[:60, :2000]
+    squares = np.minimum((rows - 7) ** 2 + (columns - 11) ** 2, (rows - 40) ** 2 + (columns - 1990) ** 2)
+    before, intel = cv2.getNumThreads(), cv2.ipp.useIPP()
+    try:
+        cv2.setNumThreads(threads)
+        np.testing.assert_array_equal(watershed_map(edges), np.sqrt(squares.astype(np.float32)))
+    finally:
+        cv2.setNumThreads(before)
+    assert cv2.ipp.useIPP() == intel  # the switch was put back
 
 
 def test_the_threshold_is_a_share_of_the_largest_edge_and_exclusive():
