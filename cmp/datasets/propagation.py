@@ -9,7 +9,7 @@ import torch
 from mmengine.registry import DATASETS, TRANSFORMS
 
 from cmp.datasets.splits import number_videos, split_positions
-from cmp.datasets.transforms import FlowPair
+from cmp.datasets.transforms import FlowPair, join_resize_and_crop
 from cmp.guidance import guidance_tensors, sample_guidance
 
 
@@ -72,7 +72,8 @@ class PropagationDataset(torch.utils.data.Dataset):
         seed: int = 0,
     ) -> None:
         self.source = DATASETS.build(source) if isinstance(source, dict) else source
-        self.transforms = [TRANSFORMS.build(t) if isinstance(t, dict) else t for t in transforms]
+        # Joined is the same, faster.
+        self.transforms = join_resize_and_crop(TRANSFORMS.build(t) if isinstance(t, dict) else t for t in transforms)
         self.sampling = (
             None
             if strategies is None

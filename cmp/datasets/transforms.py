@@ -3,6 +3,8 @@
 A transform is called with a `FlowPair` and a random generator and gives a new pair; image and flow move together.
 """
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -45,12 +47,9 @@ class Resize:
             raise ValueError(f"short_side_px must be at least 1, got {self.short_side_px}")
 
     def __call__(self, pair: FlowPair, rng: np.random.Generator) -> FlowPair:
-        height, width = pair.flow.shape[:2]
-        short, long = min(height, width), max(height, width)
-        if short == self.short_side_px:
+        size_hw = self.new_size(pair.flow.shape[:2])
+        if size_hw == pair.flow.shape[:2]:
             return pair
-        long_px = long * self.short_side_px // short
-        size_hw = (self.short_side_px, long_px) if height <= width else (long_px, self.short_side_px)
         flow = resize_flow(pair.flow, size_hw)
         if pair.valid.all():
             valid = np.ones(size_hw, bool)
@@ -59,6 +58,13 @@ class Resize:
             valid = known > 1 - 1e-6
             flow *= valid[..., None]
         return FlowPair(_resize_image(pair.image, size_hw), flow, valid)
+
+    def new_size(self, size_hw: tuple[int, int]) -> tuple[int, int]:
+        """What a picture's (height, width) become, px."""
+        height, width = size_hw
+        short, long = min(height, width), max(height, width)
+        long_px = long * self.short_side_px // short
+        return (self.short_side_px, long_px) if height <= width else (long_px, self.short_side_px)
 
 
 def _resize_image(image: np.ndarray, size_hw: tuple[int, int]) -> np.ndarray:
@@ -90,9 +96,78 @@ class Crop:
             pair = FlowPair(
                 np.pad(pair.image, (*around, (0, 0))), np.pad(pair.flow, (*around, (0, 0))), np.pad(pair.valid, around)
             )
-        y, x = (int(rng.integers(0, max(0, s) + 1)) if self.random else max(0, s) // 2 for s in spare)
+        y, x = self.corner(pair.flow.shape[:2], rng)
         window = slice(y, y + self.size_px), slice(x, x + self.size_px)
         return FlowPair(*(part[window] for part in pair))
+
+    def corner(self, size_hw: tuple[int, int], rng: np.random.Generator) -> tuple[int, int]:
+        """Row and column where a picture of this size, which is not smaller than the crop, is cut."""
+        spare = [side - self.size_px for side in size_hw]
+        y, x = (int(rng.integers(0, s + 1)) if self.random else s // 2 for s in spare)
+        return y, x
+
+
+@dataclass(frozen=True)
+class ResizedCrop:
+    """`resize`, then `crop`, in one pass that computes nothing below or to the right of what the crop needs.
+
+    Equals one after the other bit for bit; an image that shrinks to less than half may differ by a grey level in one
+    value of a thousand, as the precision of torch's weights follows from the largest of them. Rows above and columns to
+    the left are computed and dropped: neither OpenCV nor torch starts at a fraction of a pixel.
+    """
+
+    resize: Resize
+    crop: Crop
+
+    def __call__(self, pair: FlowPair, rng: np.random.Generator) -> FlowPair:
+        old_hw = pair.flow.shape[:2]
+        new_hw = self.resize.new_size(old_hw)
+        if new_hw == old_hw or min(new_hw) < self.crop.size_px:  # nothing to resize, or padding
+            return self.crop(self.resize(pair, rng), rng)
+        y, x = self.crop.corner(new_hw, rng)
+        end_hw = y + self.crop.size_px, x + self.crop.size_px
+        window = slice(y, end_hw[0]), slice(x, end_hw[1])
+        scales = [new / old for new, old in zip(new_hw, old_hw)]
+        flow = _resize_start(pair.flow, scales, end_hw)[window]
+        by_row = np.tile(np.float32(scales[::-1]), self.crop.size_px)  # numpy is slow over an inner axis of two
+        flow = (flow.reshape(len(flow), -1) * by_row).reshape(flow.shape)
+        valid = np.ones(flow.shape[:2], bool)
+        if not pair.valid.all():
+            valid = _resize_start(pair.valid.astype(np.float32), scales, end_hw)[window] > 1 - 1e-6
+            flow *= valid[..., None]
+        return FlowPair(_resize_image_start(pair.image, scales, end_hw)[window], flow, valid)
+
+
+def join_resize_and_crop(transforms: Sequence) -> list:
+    """The same transforms, every `Resize` that a `Crop` follows joined with it in a `ResizedCrop`."""
+    joined = []
+    for transform in transforms:
+        if isinstance(transform, Crop) and joined and isinstance(joined[-1], Resize):
+            transform = ResizedCrop(joined.pop(), transform)
+        joined.append(transform)
+    return joined
+
+
+def _resize_start(values: np.ndarray, scales: Sequence[float], end_hw: tuple[int, int]) -> np.ndarray:
+    """The first rows and columns of values (H, W[, C]) float32 resized bilinearly by scales: end_hw of them or more."""
+    rows, columns = (min(math.ceil(end / s) + 2, side) for end, s, side in zip(end_hw, scales, values.shape))
+    start = values[:rows, :columns]
+    return cv2.resize(start, None, fx=scales[1], fy=scales[0], interpolation=cv2.INTER_LINEAR)
+
+
+def _resize_image_start(image: np.ndarray, scales: Sequence[float], end_hw: tuple[int, int]) -> np.ndarray:
+    """As `_resize_image`, of an image's first rows and columns alone: end_hw of them or more."""
+    needed = [math.ceil(end / s) + math.ceil(2 * max(1, 1 / s)) + 2 for end, s in zip(end_hw, scales)]
+    # torch leaves an axis as it is whose length does not change, even where its scale is above 1.
+    needed = [n if int(n * s) != n else side for n, s, side in zip(needed, scales, image.shape)]
+    start = torch.from_numpy(np.require(image, requirements="CW"))[: needed[0], : needed[1]]
+    scales = [
+        s if int(side * s) >= end else math.nextafter(s, math.inf)  # a product that is rounded below a whole number
+        for s, side, end in zip(scales, start.shape, end_hw)
+    ]
+    batch = start.permute(2, 0, 1)[None]
+    resized = F.interpolate(batch, scale_factor=scales, mode="bicubic", antialias=True, recompute_scale_factor=False)
+    return resized[0].permute(1, 2, 0).numpy()
 
 
 @dataclass(frozen=True)

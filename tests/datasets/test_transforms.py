@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cmp.datasets import Crop, Flip, FlowPair, Resize, ReverseFlow, ScaleFlow, TurnFlow
+from cmp.datasets import Crop, Flip, FlowPair, PropagationDataset, Resize, ReverseFlow, ScaleFlow, TurnFlow
+from cmp.datasets.transforms import ResizedCrop
 
 HEIGHT, WIDTH = 23, 38
 
@@ -155,6 +156,44 @@ def test_what_is_missing_is_padded_on_both_sides_and_is_not_valid(random):
         assert crop.image[2, 0, 1] == 3
 
 
+# Enlarged and shrunk, hardly and much, upright too; 59 x 71 to 60 grows by less than a pixel in the crop's first rows.
+@pytest.mark.parametrize(
+    "height, width, short_side_px, size_px",
+    ((36, 48, 42, 32), (48, 85, 41, 32), (71, 59, 60, 38), (59, 71, 59, 40), (90, 61, 31, 17), (37, 53, 23, 30)),
+)
+@pytest.mark.parametrize("random", (False, True))
+def test_resizing_only_what_a_crop_needs_equals_resizing_and_cropping(height, width, short_side_px, size_px, random):
+    for seed in range(6):
+        draws = rng(seed)
+        valid = draws.random((height, width)) < (0.97 if seed % 2 else 2)
+        flow = draws.normal(0, 5, (height, width, 2)).astype(np.float32) * valid[..., None]
+        pair = FlowPair(draws.integers(0, 256, (height, width, 3)).astype(np.uint8), flow, valid)
+        resize, crop = Resize(short_side_px), Crop(size_px, random=random)
+        expected = crop(resize(pair, rng(seed)), rng(seed))
+        for part, other in zip(ResizedCrop(resize, crop)(pair, rng(seed)), expected):
+            assert part.dtype == other.dtype
+            np.testing.assert_array_equal(part, other)
+
+
+def test_a_dataset_joins_a_resize_with_the_crop_that_follows_it_and_nothing_else():
+    class One:
+        pair_videos = ("a",)
+
+        def __len__(self):
+            return 1
+
+        def read_pair(self, index):
+            return coordinates()
+
+    resize, crop, flip = Resize(20), Crop(12, random=True), Flip()
+    for given, joined in (
+        ([resize, crop, flip], [ResizedCrop(resize, crop), flip]),
+        ([resize, flip, crop], [resize, flip, crop]),
+        ([crop, resize], [crop, resize]),
+    ):
+        assert PropagationDataset(One(), given, strategies=None).transforms == joined
+
+
 def test_scaled_flow_is_the_flow_times_a_factor_of_the_range():
     pair, _ = sliding_rectangle()
     np.testing.assert_allclose(ScaleFlow(1.5, 1.5)(pair, rng()).flow, 1.5 * pair.flow, rtol=1e-6)
@@ -190,7 +229,16 @@ def test_turning_keeps_lengths_and_stays_within_the_angle():
 
 @pytest.mark.parametrize(
     "transform",
-    (Resize(31), Crop(7, random=True), Crop(50, random=False), Flip(1.0), ReverseFlow(1.0), ScaleFlow(), TurnFlow()),
+    (
+        Resize(31),
+        ResizedCrop(Resize(31), Crop(9, random=True)),
+        Crop(7, random=True),
+        Crop(50, random=False),
+        Flip(1.0),
+        ReverseFlow(1.0),
+        ScaleFlow(),
+        TurnFlow(),
+    ),
 )
 def test_the_pair_that_comes_in_is_not_written_to(transform):
     pair, _ = sliding_rectangle()

@@ -35,6 +35,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # the checkout's o
 
 from cmp.datasets import Crop, FlowPair, PairList, PairSampler, PairStore, PropagationDataset, Resize
 from cmp.datasets.pair_store import ShardWriter, begin_store, commit_record, finish_store, lock_store
+from cmp.datasets.transforms import ResizedCrop
 from cmp.flow import decode_flow, encode_flow, write_flow
 from cmp.guidance import grid_points, guidance_tensors, sample_guidance
 from cmp.video.readers import open_video
@@ -174,7 +175,7 @@ def samples_a_second(dataset: torch.utils.data.Dataset) -> float:
 def stages(store: PairStore) -> dict[str, float]:
     """Median milliseconds of each stage of a sample from a store."""
     rng, times = np.random.default_rng(0), {}
-    resize, crop = Resize(SHORT_SIDE_PX), Crop(CROP_PX, random=True)
+    resize_and_crop = ResizedCrop(Resize(SHORT_SIDE_PX), Crop(CROP_PX, random=True))
 
     def timed(name, function, *args, **kwargs):
         start = time.process_time()
@@ -186,8 +187,7 @@ def stages(store: PairStore) -> dict[str, float]:
         payload, meta, data = (store.read_member(i, member) for member in ("flow.bin", "json", "first.jpg"))
         flow = timed("decode flow", decode_flow, payload, json.loads(meta)["flow"])
         image = timed("decode image", cv2.imdecode, np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
-        pair = timed("resize", resize, FlowPair(image, flow, np.ones(flow.shape[:2], bool)), rng)
-        pair = timed("crop", crop, pair, rng)
+        pair = timed("resize and crop", resize_and_crop, FlowPair(image, flow, np.ones(flow.shape[:2], bool)), rng)
         timed("to channels first", lambda p=pair: [np.ascontiguousarray(part.transpose(2, 0, 1)) for part in p[:2]])
         points = timed("guides", sample_guidance, pair.flow, rng=rng, grid_stride_px=STRIDE_PX, nms_kernel=KERNEL)
         timed("guidance and mask", guidance_tensors, pair.flow, points)
