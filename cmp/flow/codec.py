@@ -214,11 +214,14 @@ def _unpack(payload: bytes, shape: tuple[int, int, int], dtype: type) -> np.ndar
         raise ValueError(f"flow payload is broken ({error})") from error
     if len(data) != expected or not inflater.eof or inflater.unused_data:
         raise ValueError(f"flow payload is cut or of another size: {len(payload)} bytes do not hold {shape}")
-    unsigned = np.dtype(f"u{dtype.itemsize}")
-    folded = np.zeros(int(np.prod(shape)), unsigned)
-    for place, plane in enumerate(np.frombuffer(data, np.uint8).reshape(dtype.itemsize, -1)):
-        folded |= plane.astype(unsigned) << unsigned.type(8 * place)
-    surprise = (folded >> unsigned.type(1)).view(dtype) ^ -(folded & unsigned.type(1)).view(dtype)
+    planes = np.frombuffer(data, np.uint8).reshape(dtype.itemsize, 1, -1)
+    folded = cv2.merge(list(planes)).view(f"<u{dtype.itemsize}").ravel()  # low bytes first
+    folded = folded.astype(folded.dtype.newbyteorder("="), copy=False)
+    sign = folded & folded.dtype.type(1)
+    np.negative(sign, out=sign)
+    folded >>= folded.dtype.type(1)
+    folded ^= sign
+    surprise = folded.view(dtype)
     return surprise.reshape(shape).cumsum(axis=1, dtype=dtype).cumsum(axis=0, dtype=dtype)
 
 
