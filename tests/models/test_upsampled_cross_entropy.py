@@ -253,3 +253,15 @@ def test_two_processes_average_to_the_gradient_of_one_with_both_batches(tmp_path
 
 if __name__ == "__main__":
     torch.testing.assert_close(*gradient_of_two_processes(sys.argv[1], rank=1))
+
+
+@pytest.mark.parametrize("dtype", (torch.float32, torch.float64))
+def test_a_band_of_rows_looks_at_every_cell_that_torch_gives_it_weight_from(dtype):
+    # Rounded positions reach cells to either side of where whole numbers would end.
+    for cells, pixels in ((1, 5), (2, 7), (12, 384), (40, 320), (37, 289), (48, 377), (63, 429), (14, 376), (192, 384)):
+        along_y = module._upsampling(cells, pixels, torch.empty(0, dtype=dtype))
+        for rows in (1, 2, 5, 17):
+            for top in range(0, pixels, rows):
+                band = slice(top, min(top + rows, pixels))
+                near = module._cells_of_rows(band, cells, pixels)
+                assert not along_y[band, : near.start].any() and not along_y[band, near.stop :].any()
