@@ -174,6 +174,16 @@ def main(argv: list[str] | None = None) -> int:
             raise
         print(f"train.py: {error} (CMP_TRACEBACK=1 shows where)", file=sys.stderr)
         return final_status(2) if isinstance(error, FloatingPointError) else 2
+    except RuntimeError as error:
+        from_compiler = type(error).__module__.startswith(("torch._dynamo", "torch._inductor"))
+        if os.environ.get("CMP_TRACEBACK") or not from_compiler:
+            raise
+        print(
+            f"train.py: torch.compile failed: {str(error).splitlines()[0]} (on a CPU it needs a C++ compiler, g++ or "
+            "what CXX names; compile=False does without; CMP_TRACEBACK=1 shows where)",
+            file=sys.stderr,
+        )
+        return final_status(2)
     stopped_by = runner.train_loop.stopped_by
     if runner.rank == 0:
         newest = Path(config.work_dir) / "last_checkpoint"
