@@ -258,7 +258,7 @@ class MotionPropagator(nn.Module):
         """`CMP.propagate` with each part in its own precision."""
         motion_encoder, decoder = self.network.motion_encoder, self.network.decoder
         dtype = _dtype(motion_encoder)
-        motion = motion_encoder(sparse.to(dtype), mask.to(dtype))
+        motion = motion_encoder(sparse.to(dtype), mask.to(dtype), features)
         return decoder(features, motion.to(_dtype(decoder)), prepared=True)
 
     def _normalized(self, image: torch.Tensor) -> torch.Tensor:

@@ -4,6 +4,7 @@ from cmp.models.backbones import AlexNetFCN, ImageFeatures, PyramidResNet, ResNe
 from cmp.models.cmp import CMP
 from cmp.models.device_guidance import DeviceGuidance
 from cmp.models.guidance_fill import fill_guidance
+from cmp.models.guide_attention import GuideAttention
 from cmp.models.initialisation import initialise
 from cmp.models.losses import DirectFlow, DiscreteLoss, RegressionLoss
 from cmp.models.motion_encoder import MotionEncoder
@@ -15,6 +16,7 @@ __all__ = [
     "DeviceGuidance",
     "DirectFlow",
     "DiscreteLoss",
+    "GuideAttention",
     "ImageFeatures",
     "MotionEncoder",
     "PropagationDecoder",

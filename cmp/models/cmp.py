@@ -74,7 +74,9 @@ class CMP(BaseModel):
         self._description |= dict(mean=[float(v) for v in mean], std=[float(v) for v in std], init=init)
 
         self.image_encoder = _build(image_encoder)
-        self.motion_encoder = _build(motion_encoder, stride=self.image_encoder.strides["top"])
+        self.motion_encoder = _build(
+            motion_encoder, stride=self.image_encoder.strides["top"], image_channels=self.image_encoder.channels
+        )
         self.quantizer = _build(quantizer)
         self.decoder = _build(
             decoder,
@@ -157,7 +159,7 @@ class CMP(BaseModel):
             raise ValueError(
                 f"guidance must be (B, 2, H, W) and mask (B, 1, H, W), got {tuple(guidance.shape)}, {tuple(mask.shape)}"
             )
-        motion = self.motion_encoder(guidance.to(self.mean.dtype), mask.to(self.mean.dtype))
+        motion = self.motion_encoder(guidance.to(self.mean.dtype), mask.to(self.mean.dtype), features)
         if motion.shape[2:] != features.top.shape[2:]:
             raise ValueError(f"guidance of {tuple(guidance.shape[2:])} px does not have the image's size")
         if features.top.shape[0] not in (1, len(guidance)):

@@ -44,13 +44,17 @@ def fill_guidance(
     h, w = height // stride_px, width // stride_px
     guidance = guidance.detach()
     with torch.no_grad():
+        points, vectors, is_guide = list_guides(guidance, mask)
         if torch.compiler.is_exporting():
-            return _fill_in_one_graph(guidance, mask, method, stride_px)
-        points, vectors, is_guide = _padded_guides(guidance.float(), mask[:, 0] > 0)
+            cells = cell_centres(h, w, stride_px, guidance.device)
+            flow, squared = _fill_cells(cells, points, vectors, is_guide, method)
+            flow = torch.where(squared.isfinite()[..., None], flow, 0)
+            flow = flow.transpose(1, 2).reshape(batch, 2, h, w).to(guidance.dtype)
+            return flow, squared.sqrt().reshape(batch, 1, h, w)
         flow = torch.zeros(batch, h * w, 2, device=guidance.device)
         squared = torch.full((batch, h * w), float("inf"), device=guidance.device)
         if points.shape[1]:
-            cells = _cell_centres(h, w, stride_px, guidance.device)
+            cells = cell_centres(h, w, stride_px, guidance.device)
             cells_a_chunk = max(1, CHUNK_ELEMENTS // points[..., 0].numel())
             for first in range(0, h * w, cells_a_chunk):
                 part = slice(first, first + cells_a_chunk)
@@ -59,43 +63,36 @@ def fill_guidance(
         return flow, squared.sqrt().reshape(batch, 1, h, w)
 
 
-def _padded_guides(guidance: torch.Tensor, given: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Guides as points (B, N, 2) y, x, their vectors (B, N, 2) and (B, N) bool, False in the padding."""
+def list_guides(guidance: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Guides of a batch as lists.
+
+    Args:
+        guidance: (B, 2, H, W) motion at the guides, px. mask: (B, 1, H, W), above 0 where guidance is.
+
+    Returns:
+        Points (B, N, 2) float32 y, x, their vectors (B, N, 2) float32 px, and (B, N) bool, False in the padding.
+        N is that of the image with most; in an exported graph, whose sizes must not depend on values in loops, N is all
+        images' guides and one that belongs to none.
+    """
+    given, guidance = mask[:, 0] > 0, guidance.detach().float()
     image, y, x = given.nonzero(as_tuple=True)
+    if torch.compiler.is_exporting():
+        nobody = guidance.new_zeros(1, 2)
+        points = torch.cat((torch.stack((y, x), dim=1).float(), nobody)).expand(given.shape[0], -1, -1)
+        vectors = torch.cat((guidance[image, :, y, x], nobody)).expand(given.shape[0], -1, -1)
+        owner = torch.cat((image, image.new_full((1,), -1)))
+        return points, vectors, owner == torch.arange(given.shape[0], device=given.device)[:, None]
     counts = given.flatten(1).sum(1)
     most = int(counts.max()) if len(counts) else 0
     slot = torch.arange(len(image), device=given.device) - (counts.cumsum(0) - counts)[image]
-    points = torch.zeros(len(given), most, 2, device=given.device)
+    points = torch.zeros(given.shape[0], most, 2, device=given.device)
     points[image, slot] = torch.stack((y, x), dim=1).float()
     vectors = torch.zeros_like(points)
     vectors[image, slot] = guidance[image, :, y, x]
     return points, vectors, torch.arange(most, device=given.device) < counts[:, None]
 
 
-def _fill_in_one_graph(
-    guidance: torch.Tensor, mask: torch.Tensor, method: str, stride_px: int
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """`fill_guidance` without loops or sizes that depend on values, which an exported graph cannot have.
-
-    Every cell is compared with the guides of all images, and with one at the end that belongs to none, so that there is
-    always one to compare with.
-    """
-    batch, _, height, width = guidance.shape
-    h, w = height // stride_px, width // stride_px
-    image, y, x = (mask[:, 0] > 0).nonzero().unbind(1)
-    points = torch.cat((torch.stack((y, x), dim=1).float(), guidance.new_zeros(1, 2, dtype=torch.float32)))
-    vectors = torch.cat((guidance.float()[image, :, y, x], guidance.new_zeros(1, 2, dtype=torch.float32)))
-    owner = torch.cat((image, image.new_full((1,), -1)))
-    is_guide = owner == torch.arange(batch, device=guidance.device)[:, None]  # (B, N)
-    points, vectors = (t.expand(batch, -1, -1) for t in (points, vectors))
-    cells = _cell_centres(h, w, stride_px, guidance.device)
-    flow, squared = _fill_cells(cells, points, vectors, is_guide, method)
-    flow = torch.where(squared.isfinite()[..., None], flow, 0)
-    flow = flow.transpose(1, 2).reshape(batch, 2, h, w).to(guidance.dtype)
-    return flow, squared.sqrt().reshape(batch, 1, h, w)
-
-
-def _cell_centres(h: int, w: int, stride_px: int, device: torch.device) -> torch.Tensor:
+def cell_centres(h: int, w: int, stride_px: int, device: torch.device) -> torch.Tensor:
     """(P, 2) centres y, x in row order; pixel centres lie on whole numbers."""
     y, x = (torch.arange(n, device=device) * stride_px + (stride_px - 1) / 2 for n in (h, w))
     return torch.cartesian_prod(y, x)

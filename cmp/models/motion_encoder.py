@@ -3,11 +3,17 @@
 Legend: B batch, H W image pixels, h w feature cells.
 """
 
+from collections.abc import Mapping
+
 import torch
 import torch.nn.functional as F
 from torch import nn
 
+from cmp.models.backbones import ImageFeatures
 from cmp.models.guidance_fill import fill_guidance
+from cmp.models.guide_attention import GuideAttention
+
+STILL_PX = 0.05  # motion that attention does not tell from none
 
 
 class MotionEncoder(nn.Module):
@@ -18,17 +24,20 @@ class MotionEncoder(nn.Module):
     cells of the output first and the input is, per cell, (root(u), root(v), closeness, occupied): root(u) is
     sign(u) * sqrt(|u| / flow_scale_px), so that small motion is not lost beside large, as in quadratic bins; closeness
     is exp(-distance to the nearest guide / (2 * stride)), 0 without guides; occupied is 1 where the cell holds a guide.
-    Two 3x3 convolutions follow, without pooling.
+    Two 3x3 convolutions follow, without pooling. With fill="attention" the guides are spread by the image too, see
+    `GuideAttention`, and u, v stand there once for each head.
 
     Args:
         stride: output stride, px, a multiple of 4: 8 or 32 as published. `CMP` passes the image encoder's.
         out_channels: channels of the output.
         hidden_channels: channels between the two convolutions.
-        fill: None, "nearest" or "inverse_distance" (see `fill_guidance`).
+        fill: None, "nearest" or "inverse_distance" (see `fill_guidance`), or "attention".
         flow_scale_px: motion that becomes 1 in the filled input; not used without fill.
+        heads: of the attention.
+        image_channels: channels of the image encoder's maps by name, for the attention. `CMP` passes them.
 
     Raises:
-        ValueError: stride is no multiple of 4, or fill is unknown.
+        ValueError: stride is no multiple of 4, fill is unknown, or attention lacks image_channels.
 
     Source: Zhan et al., CVPR 2019, and the authors' code; `fill` is ours.
     """
@@ -40,17 +49,25 @@ class MotionEncoder(nn.Module):
         hidden_channels: int = 16,
         fill: str | None = None,
         flow_scale_px: float = 3.0,
+        heads: int = 4,
+        image_channels: Mapping[str, int] | None = None,
     ) -> None:
         super().__init__()
         if stride < 4 or stride % 4:
             raise ValueError(f"stride must be a positive multiple of 4, got {stride}")
-        if fill not in (None, "nearest", "inverse_distance"):
-            raise ValueError(f"fill must be None, 'nearest' or 'inverse_distance', got {fill!r}")
+        if fill not in (None, "nearest", "inverse_distance", "attention"):
+            raise ValueError(f"fill must be None, 'nearest', 'inverse_distance' or 'attention', got {fill!r}")
+        if fill == "attention" and image_channels is None:
+            raise ValueError("fill 'attention' needs image_channels")
         self.stride, self.out_channels = stride, out_channels
         self.fill, self.flow_scale_px = fill, flow_scale_px
-        down = fill is None
+        down, attends = fill is None, fill == "attention"
+        self.attention = GuideAttention(image_channels["top"], stride, heads) if attends else None
+        in_channels = 2 * heads + 2 if attends else 4
         layers = [
-            nn.Conv2d(4, hidden_channels, 5 if down else 3, stride=2 if down else 1, padding=2 if down else 1),
+            nn.Conv2d(
+                in_channels, hidden_channels, 5 if down else 3, stride=2 if down else 1, padding=2 if down else 1
+            ),
             nn.BatchNorm2d(hidden_channels),
             nn.ReLU(inplace=True),
             nn.MaxPool2d(2) if down else nn.Identity(),
@@ -61,12 +78,21 @@ class MotionEncoder(nn.Module):
         ]
         self.features = nn.Sequential(*layers)
 
-    def forward(self, guidance: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        """Encode (B, 2, H, W) guidance, px, and its (B, 1, H, W) mask to (B, out_channels, h, w)."""
+    def forward(self, guidance: torch.Tensor, mask: torch.Tensor, image: ImageFeatures | None = None) -> torch.Tensor:
+        """Encode (B, 2, H, W) guidance, px, and its (B, 1, H, W) mask to (B, out_channels, h, w).
+
+        Only attention reads the features of B images or of one.
+        """
         if self.fill is None:
             return self.features(torch.cat((guidance, mask, mask), dim=1))
-        flow, distance = fill_guidance(guidance, mask, method=self.fill, stride_px=self.stride)
-        root = flow.sign() * (flow.abs() / self.flow_scale_px).sqrt()
+        if self.attention is not None:
+            flow, distance = self.attention(guidance, mask, image.top)
+            flow = flow.to(guidance.dtype)
+            # The root's slope would be infinite at 0, where the motion of still guides is.
+            root = flow / (self.flow_scale_px * (flow.abs() + STILL_PX)).sqrt()
+        else:
+            flow, distance = fill_guidance(guidance, mask, method=self.fill, stride_px=self.stride)
+            root = flow.sign() * (flow.abs() / self.flow_scale_px).sqrt()
         closeness = torch.exp(-distance / (2 * self.stride)).to(flow.dtype)
         occupied = F.max_pool2d(mask, self.stride)
         return self.features(torch.cat((root, closeness, occupied), dim=1))

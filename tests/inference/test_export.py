@@ -36,6 +36,11 @@ NETWORKS = {
         dict(type=MotionEncoder, fill="inverse_distance"),
         dict(type=PropagationDecoder, strides=(1, 2), width=16, shortcut=True),
     ),
+    "attention": (
+        PYRAMID,
+        dict(type=MotionEncoder, fill="attention"),
+        dict(type=PropagationDecoder, strides=(1, 2), width=16, shortcut=True),
+    ),
     "alexnet": (dict(type=AlexNetFCN), dict(type=MotionEncoder), dict(type=PropagationDecoder)),
     "alexnet8": (dict(type=AlexNetFCN, output_stride=8), dict(type=MotionEncoder), dict(type=PropagationDecoder)),
 }

@@ -55,6 +55,11 @@ NETWORKS = {
         motion_encoder=dict(fill="nearest"),
         decoder=dict(shortcut=True),
     ),
+    "pyramid_attention": dict(
+        image_encoder=dict(type=PyramidResNet, top_stride=4),
+        motion_encoder=dict(fill="attention"),
+        decoder=dict(shortcut=True),
+    ),
     "quadratic_bins": dict(quantizer=dict(num_bins=41, spacing="quadratic")),
 }
 
@@ -107,7 +112,7 @@ def test_at_the_published_start_the_loss_is_twice_the_logarithm_of_99():
     assert model(**batch(), mode="loss")["loss"].item() == pytest.approx(2 * math.log(99), abs=2e-3)
 
 
-@pytest.mark.parametrize("fill", (None, "nearest"))
+@pytest.mark.parametrize("fill", (None, "nearest", "attention"))
 def test_the_network_learns_from_guidance_what_the_image_cannot_tell(fill):
     """One image, two opposite motions: without guidance the best loss is that of a coin, ln 2 a component."""
     model = build(motion_encoder=dict(fill=fill), quantizer=dict(num_bins=5), init="default")
