@@ -15,10 +15,12 @@ _NEED_TORCH = {
     "PairSource": "cmp.datasets.propagation",
     "PropagationDataset": "cmp.datasets.propagation",
 } | dict.fromkeys(
-    ("Crop", "Flip", "FlowPair", "Resize", "ReverseFlow", "ScaleFlow", "TurnFlow"), "cmp.datasets.transforms"
+    ("Colour", "Crop", "Flip", "FlowPair", "Resize", "ReverseFlow", "ScaledCrop", "ScaleFlow", "TurnFlow"),
+    "cmp.datasets.transforms",
 )
 
 __all__ = [
+    "Colour",
     "Crop",
     "Flip",
     "FlowPair",
@@ -29,6 +31,7 @@ __all__ = [
     "PropagationDataset",
     "Resize",
     "ReverseFlow",
+    "ScaledCrop",
     "ScaleFlow",
     "TurnFlow",
     "open_pairs",

@@ -171,6 +171,51 @@ def _resize_image_start(image: np.ndarray, scales: Sequence[float], end_hw: tupl
 
 
 @dataclass(frozen=True)
+class ScaledCrop:
+    """Cut out a random square and resize it to size_px: the same things nearer or farther, their motion scaled along.
+
+    The square's side is size_px times a log-uniform factor between low and high, at most the picture's short side. Off
+    in every published recipe.
+    """
+
+    size_px: int
+    low: float = 0.7
+    high: float = 1.4
+
+    def __post_init__(self) -> None:
+        if self.size_px < 1:
+            raise ValueError(f"size_px must be at least 1, got {self.size_px}")
+        if not 0 < self.low <= self.high:
+            raise ValueError(f"low and high must satisfy 0 < low <= high, got {self.low} and {self.high}")
+
+    def __call__(self, pair: FlowPair, rng: np.random.Generator) -> FlowPair:
+        side = round(self.size_px * float(np.exp(rng.uniform(np.log(self.low), np.log(self.high)))))
+        side = max(1, min(side, *pair.flow.shape[:2]))
+        return Resize(self.size_px)(Crop(side, random=True)(pair, rng), rng)
+
+
+@dataclass(frozen=True)
+class Colour:
+    """Change brightness, contrast and colour cast, and with grey_probability take all colour away; flow stays.
+
+    Each channel is multiplied by a common factor within 1 +- contrast and one of its own within 1 +- cast, and a common
+    offset within +- brightness grey levels is added. Off in every published recipe.
+    """
+
+    contrast: float = 0.3
+    cast: float = 0.1
+    brightness: float = 25.0
+    grey_probability: float = 0.15
+
+    def __call__(self, pair: FlowPair, rng: np.random.Generator) -> FlowPair:
+        factor = rng.uniform(1 - self.contrast, 1 + self.contrast) * rng.uniform(1 - self.cast, 1 + self.cast, 3)
+        image = pair.image * factor.astype(np.float32) + np.float32(rng.uniform(-self.brightness, self.brightness))
+        if rng.random() < self.grey_probability:
+            image = np.repeat(image.mean(axis=2, keepdims=True), 3, axis=2)
+        return pair._replace(image=image.round().clip(0, 255).astype(np.uint8))
+
+
+@dataclass(frozen=True)
 class Flip:
     """Mirror left and right with this probability; u changes its sign. Off in every published recipe."""
 

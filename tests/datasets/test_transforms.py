@@ -2,7 +2,18 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cmp.datasets import Crop, Flip, FlowPair, PropagationDataset, Resize, ReverseFlow, ScaleFlow, TurnFlow
+from cmp.datasets import (
+    Colour,
+    Crop,
+    Flip,
+    FlowPair,
+    PropagationDataset,
+    Resize,
+    ReverseFlow,
+    ScaledCrop,
+    ScaleFlow,
+    TurnFlow,
+)
 from cmp.datasets.transforms import ResizedCrop
 
 HEIGHT, WIDTH = 23, 38
@@ -238,6 +249,8 @@ def test_turning_keeps_lengths_and_stays_within_the_angle():
         ReverseFlow(1.0),
         ScaleFlow(),
         TurnFlow(),
+        ScaledCrop(9),
+        Colour(),
     ),
 )
 def test_the_pair_that_comes_in_is_not_written_to(transform):
@@ -251,8 +264,59 @@ def test_the_pair_that_comes_in_is_not_written_to(transform):
 
 
 @pytest.mark.parametrize(
-    "build", (lambda: Resize(0), lambda: Crop(0, random=True), lambda: ScaleFlow(0, 2), lambda: ScaleFlow(2, 1))
+    "build",
+    (
+        lambda: Resize(0),
+        lambda: Crop(0, random=True),
+        lambda: ScaleFlow(0, 2),
+        lambda: ScaleFlow(2, 1),
+        lambda: ScaledCrop(0),
+        lambda: ScaledCrop(8, 2, 1),
+    ),
 )
 def test_arguments_out_of_range_are_refused(build):
     with pytest.raises(ValueError, match="got"):
         build()
+
+
+def test_a_scaled_crop_keeps_image_on_flow_and_scales_motion_with_the_picture():
+    y, x = np.mgrid[:160, :200].astype(np.float32)
+    image = np.stack((y, x, 0 * x), axis=2).astype(np.uint8)
+    pair = FlowPair(image, np.stack((x, y), axis=2), np.ones(x.shape, bool))
+    factors = []
+    for seed in range(40):
+        crop = ScaledCrop(64, low=0.5, high=2.0)(pair, rng(seed))
+        assert crop.image.shape == (64, 64, 3) and crop.flow.shape == (64, 64, 2) and crop.valid.all()
+        # A column's flow is its place in the source times the scale; places are 1 / scale apart from column to column.
+        assert np.diff(crop.flow[..., 0], axis=1)[:, 4:-4] == pytest.approx(1, abs=1e-3)
+        middle = slice(8, 56)
+        rows, columns = (crop.image[middle, middle, i].astype(float) for i in (0, 1))
+        scale = 47 / (columns[0, -1] - columns[0, 0])
+        np.testing.assert_allclose(crop.flow[middle, middle, 0], columns * scale, rtol=0.03, atol=1 + 1.5 * scale)
+        np.testing.assert_allclose(crop.flow[middle, middle, 1], rows * scale, rtol=0.03, atol=1 + 1.5 * scale)
+        factors.append(1 / scale)
+    assert min(factors) < 0.65 and 1.5 < max(factors) < 2.1
+
+
+def test_a_scaled_crop_of_a_small_picture_takes_its_short_side():
+    crop = ScaledCrop(64, low=3.0, high=3.0)(coordinates(), rng())
+    assert crop.image.shape == (64, 64, 3) and crop.valid.all()
+
+
+def test_colours_change_and_motion_does_not():
+    pair, changed = sliding_rectangle()[0], []
+    for seed in range(30):
+        new = Colour()(pair, rng(seed))
+        assert new.flow is pair.flow and new.valid is pair.valid
+        assert new.image.dtype == np.uint8 and new.image.shape == pair.image.shape
+        changed.append((new.image != pair.image).any())
+    assert all(changed)
+    same = Colour(contrast=0, cast=0, brightness=0, grey_probability=0)(pair, rng())
+    np.testing.assert_array_equal(same.image, pair.image)
+    grey = Colour(contrast=0, cast=0, brightness=0, grey_probability=1)(pair, rng()).image
+    np.testing.assert_allclose(grey[..., 0], pair.image.mean(axis=2), atol=0.51)
+    assert (grey == grey[..., :1]).all()
+    white = Colour(contrast=0, cast=0, brightness=0, grey_probability=0)(
+        pair._replace(image=np.full_like(pair.image, 255)), rng()
+    )
+    assert (white.image == 255).all()
