@@ -4,9 +4,21 @@ import numpy as np
 import pytest
 from scipy.interpolate import NearestNDInterpolator
 
-from cmp.guidance import interpolate_inverse_distance, interpolate_nearest
+from cmp.guidance import (
+    interpolate_edge_aware,
+    interpolate_inverse_distance,
+    interpolate_nearest,
+    interpolate_thin_plate,
+)
+
+
+def in_grey(points_yx, vectors_xy, size_hw):
+    """Edge-aware interpolation where there is no edge."""
+    return interpolate_edge_aware(points_yx, vectors_xy, np.full((*size_hw, 3), 90, np.uint8))
+
 
 BOTH = (interpolate_nearest, interpolate_inverse_distance)
+ALL = (*BOTH, interpolate_thin_plate, in_grey)
 
 
 def random_guides(number, height=37, width=53, seed=0):
@@ -25,20 +37,20 @@ def test_the_field_is_exact_at_the_guides(interpolate, number):
     np.testing.assert_array_equal(flow[points_yx[:, 0], points_yx[:, 1]], vectors_xy)
 
 
-@pytest.mark.parametrize("interpolate", BOTH)
+@pytest.mark.parametrize("interpolate", ALL)
 def test_no_guide_gives_zeros(interpolate):
     for points_yx, vectors_xy in ((np.zeros((0, 2), int), np.zeros((0, 2))), ([], [])):
         flow = interpolate(points_yx, vectors_xy, (5, 8))
         assert flow.shape == (5, 8, 2) and flow.dtype == np.float32 and not flow.any()
 
 
-@pytest.mark.parametrize("interpolate", BOTH)
+@pytest.mark.parametrize("interpolate", ALL)
 def test_one_guide_fills_the_image_with_its_vector(interpolate):
     flow = interpolate(np.array([[4, 7]]), np.array([[3.0, -2.0]]), (9, 12))
     np.testing.assert_allclose(flow, np.broadcast_to((3, -2), (9, 12, 2)), rtol=1e-6)
 
 
-@pytest.mark.parametrize("interpolate", BOTH)
+@pytest.mark.parametrize("interpolate", ALL)
 def test_of_a_point_given_twice_the_last_counts(interpolate):
     points_yx = np.array([[2, 3], [6, 1], [2, 3]])
     vectors_xy = np.array([[9.0, 9.0], [1.0, 0.0], [0.0, 1.0]])
@@ -100,3 +112,45 @@ def test_wrong_guides_are_named(interpolate):
 def test_inverse_distance_refuses_a_power_out_of_range(power):
     with pytest.raises(ValueError, match="power"):
         interpolate_inverse_distance(np.array([[1, 0]]), np.array([[1.0, 2.0]]), (5, 8), power=power)
+
+
+def test_a_thin_plate_meets_the_guides_and_linear_motion_everywhere():
+    points_yx, vectors_xy = random_guides(20)
+    flow = interpolate_thin_plate(points_yx, vectors_xy, (37, 53))
+    assert flow.dtype == np.float32
+    np.testing.assert_allclose(flow[points_yx[:, 0], points_yx[:, 1]], vectors_xy, atol=1e-3)
+    y, x = np.mgrid[:37, :53]
+    zoom = np.stack((0.1 * x - 0.05 * y + 1, 0.2 * y - 3), axis=-1).astype(np.float32)
+    flow = interpolate_thin_plate(points_yx, zoom[points_yx[:, 0], points_yx[:, 1]], (37, 53))
+    np.testing.assert_allclose(flow, zoom, atol=1e-3)
+
+
+def test_a_thin_plate_that_is_not_determined_is_the_nearest_guide():
+    for points_yx in (np.array([[3, 4], [9, 8]]), np.array([[2, 2], [4, 4], [9, 9]])):
+        vectors_xy = np.arange(2.0 * len(points_yx)).reshape(-1, 2)
+        expected = interpolate_nearest(points_yx, vectors_xy, (12, 15))
+        np.testing.assert_array_equal(interpolate_thin_plate(points_yx, vectors_xy, (12, 15)), expected)
+
+
+def test_edge_aware_motion_stops_at_an_edge_of_the_image_and_not_half_way_between_guides():
+    image = np.zeros((20, 30, 3), np.uint8)
+    image[:, 22:] = (250, 200, 30)
+    points_yx, vectors_xy = np.array([[10, 3], [9, 26]]), np.array([[4.0, 0.0], [0.0, -2.0]])
+    flow = interpolate_edge_aware(points_yx, vectors_xy, image)
+    np.testing.assert_allclose(flow[:, :22], np.broadcast_to((4, 0), (20, 22, 2)), atol=0.2)
+    np.testing.assert_allclose(flow[:, 22:], np.broadcast_to((0, -2), (20, 8, 2)), atol=0.2)
+    np.testing.assert_array_equal(flow[10, 3], (4, 0))
+    everywhere = np.argwhere(np.ones((3, 4), bool))
+    vectors_xy = np.arange(24.0).reshape(12, 2)
+    full = interpolate_edge_aware(everywhere, vectors_xy, np.zeros((3, 4, 3), np.uint8))
+    np.testing.assert_array_equal(full, vectors_xy.reshape(3, 4, 2))
+
+
+def test_without_edges_edge_aware_motion_changes_evenly_between_two_guides():
+    flow = in_grey(np.array([[0, 0], [0, 8]]), np.array([[0.0, 8.0], [8.0, 0.0]]), (1, 9))
+    np.testing.assert_allclose(flow[0], np.stack((np.arange(9), 8 - np.arange(9)), axis=-1), atol=0.02)
+
+
+def test_an_image_that_is_none_is_refused():
+    with pytest.raises(ValueError, match="image must be"):
+        interpolate_edge_aware([[0, 0]], [[1.0, 1.0]], np.zeros((4, 5)))
