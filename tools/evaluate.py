@@ -36,7 +36,7 @@ from cmp.downstream.segmentation_metric import scores_table
 from cmp.engine.checkpoint import load_model
 from cmp.engine.config import read_config
 from cmp.engine.loops import predict_with_controls
-from cmp.engine.metrics import FlowMetric, controls_table
+from cmp.engine.metrics import INTERPOLATIONS, FlowMetric, controls_table
 from cmp.engine.pictures import choose_rows, prediction_sheet
 from tools.train import checkpoint_to_resume
 
@@ -53,9 +53,18 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
         allow_abbrev=False,
     )
     task.add_argument("config", help="the config it was trained with: its val_dataloader says which pairs and guides")
-    task.add_argument("checkpoint", help="a checkpoint that tools/train.py wrote")
+    task.add_argument(
+        "checkpoint", help='a checkpoint that tools/train.py wrote, or "none": what takes no network alone'
+    )
     task.add_argument("--data", nargs="+", metavar="PATH", help="pair stores or list files instead of the config's")
     task.add_argument("--out", help="folder for metrics.json, table.txt and predictions.png; else nothing is kept")
+    task.add_argument(
+        "--interpolations",
+        nargs="+",
+        choices=INTERPOLATIONS,
+        default=["nearest", "inverse_distance"],
+        help="which to judge beside it; edge_aware takes half a second a pair",
+    )
     task.add_argument("--rows", type=int, choices=range(1, 65), metavar="N", default=6, help="samples in the picture")
     task.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="where to compute")
     _add_segmentation(tasks)
@@ -82,6 +91,7 @@ def _add_probe(tasks: argparse._SubParsersAction, name: str, help: str) -> None:
     task.add_argument("--size", type=int, default=96, metavar="PX", help="side that images are resized to")
     task.add_argument("--seed", type=int, default=0, metavar="N", help="of a random backbone and of held-out images")
     task.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="where to compute")
+    task.add_argument("--out", help="folder for metrics.json; else nothing is kept")
     if name == "knn":
         task.add_argument("-k", type=int, default=20, metavar="N", help="neighbours that vote")
 
@@ -159,23 +169,27 @@ def evaluate_probe(args: argparse.Namespace) -> None:
     chance = f"chance {100 / len(train.classes):.1f} %, {len(train.labels)} to learn from"
     print(f"{encoder.bare.name} ({args.backbone}), {args.task}, {how}:")
     print(f"{accuracy:.1f} % of {len(test.labels)} images right ({chance})")
+    if args.out:
+        Path(args.out).mkdir(parents=True, exist_ok=True)
+        metrics = dict(accuracy=accuracy, images=len(test.labels), classes=len(train.classes))
+        (Path(args.out) / "metrics.json").write_text(json.dumps(metrics, indent=1) + "\n")
 
 
 def evaluate_propagation(args: argparse.Namespace) -> None:
     """Predict every held-out pair, print the table, and keep table and picture if asked to."""
-    model = load_model(args.checkpoint).to(args.device)
+    model = None if args.checkpoint == "none" else load_model(args.checkpoint).to(args.device)
     config = read_config(args.config)
     if args.data:
         config.val_dataloader.dataset.source.paths = args.data
     loader = Runner.build_dataloader(config.val_dataloader, seed=0)
     dataset = loader.dataset
-    metric, shown = FlowMetric(), []
+    metric, shown = FlowMetric(interpolations=args.interpolations), []
     with tqdm(total=len(dataset), desc="evaluate", unit="pair") as bar:
         for batch in loader:
             batch = {k: v.to(args.device) if isinstance(v, torch.Tensor) else v for k, v in batch.items()}
-            outputs = predict_with_controls(model, batch)
+            outputs = predict_with_controls(model, batch) if model else [{} for _ in batch["image"]]
             metric.process(batch, outputs)
-            shown = choose_rows(shown, batch, outputs, args.rows)
+            shown = choose_rows(shown, batch, outputs, args.rows) if model else []
             bar.update(len(outputs))
     metrics = metric.evaluate(len(dataset))
     table = controls_table(metrics)
@@ -185,8 +199,9 @@ def evaluate_propagation(args: argparse.Namespace) -> None:
         out.mkdir(parents=True, exist_ok=True)
         (out / "metrics.json").write_text(json.dumps(metrics, indent=1) + "\n")
         (out / "table.txt").write_text(table + "\n")
-        cv2.imwrite(str(out / "predictions.png"), prediction_sheet(shown)[..., ::-1])
-        print(f"wrote metrics.json, table.txt and predictions.png to {out}")
+        if shown:
+            cv2.imwrite(str(out / "predictions.png"), prediction_sheet(shown)[..., ::-1])
+        print(f"wrote metrics.json, table.txt{' and predictions.png' if shown else ''} to {out}")
 
 
 TASKS = {

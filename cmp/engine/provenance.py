@@ -22,13 +22,10 @@ def record_start(work_dir: str | PathLike, *, resumed_from: str | None, num_proc
         What was written: time (UTC), command, commit and whether the checkout differs from it (None where the code is
         not in a git checkout), versions, processes, and the checkpoint it goes on from.
     """
-    checkout = Path(__file__).resolve().parents[2]
-    changes = _git(checkout, "status", "--porcelain", "--untracked-files=no")
     start = dict(
         time=datetime.now(timezone.utc).isoformat(timespec="seconds"),
         command=list(sys.argv),
-        commit=_git(checkout, "rev-parse", "HEAD"),
-        changed=None if changes is None else bool(changes),
+        **commit(),
         cmp_motion=__version__,
         torch=torch.__version__,
         device=torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
@@ -39,6 +36,13 @@ def record_start(work_dir: str | PathLike, *, resumed_from: str | None, num_proc
     with open(Path(work_dir) / FILE, "a") as file:
         file.write(json.dumps(start) + "\n")
     return start
+
+
+def commit() -> dict:
+    """The checkout's commit and whether files differ from it (changed); None where the code is in no git checkout."""
+    checkout = Path(__file__).resolve().parents[2]
+    changes = _git(checkout, "status", "--porcelain", "--untracked-files=no")
+    return dict(commit=_git(checkout, "rev-parse", "HEAD"), changed=None if changes is None else bool(changes))
 
 
 def _git(checkout: Path, *arguments: Sequence[str]) -> str | None:

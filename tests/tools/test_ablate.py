@@ -1,0 +1,216 @@
+"""The grid of experiments; its commands are stood in for, but for the last test."""
+
+import json
+import subprocess
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from cmp.downstream.ablation import Arm, read_grid, slug, spread
+from tools import ablate
+
+CONFIG = """
+RECIPE = "configs/pretrain/cmp_r18_quickstart_1xb16_300.py"
+CAMVID = "configs/downstream/segmentation_camvid_r18_1xb8_200.py"
+data = dict(pairs="pairs", camvid="camvid", cifar="cifar")
+seeds = [0, 1]
+arms = [
+    dict(name="random"),
+    dict(name="no guidance", config=RECIPE, guided=False, options={"train_dataloader.dataset.max_points": 0}),
+    dict(name="CMP", config=RECIPE),
+    dict(
+        name="autoencoder", config=RECIPE, guided=None, seeds=[1], evaluations=["propagation", "k-NN"], note="one seed"
+    ),
+]
+evaluations = [
+    dict(name="propagation", task="propagation", data="pairs", config=RECIPE),
+    dict(name="k-NN", task="knn", data="cifar", options=dict(size=32)),
+    dict(name="frozen", task="segmentation", data="camvid", config=CAMVID, frozen=True),
+]
+"""
+EPE = {"cmp": 1.0, "no-guidance": 3.5, "interpolation": 2.0}
+
+
+@pytest.fixture
+def grid(tmp_path, monkeypatch):
+    """A grid's config with folders of data; commands leave what the real ones would, or fail where told to."""
+    (tmp_path / "grid.py").write_text(CONFIG)
+    for name in ("pairs", "camvid", "cifar"):
+        (tmp_path / name).mkdir()
+    monkeypatch.chdir(tmp_path)
+    ran, failing = [], set()
+
+    def run(command, stdout, stderr):
+        command = list(map(str, command))
+        ran.append(command)
+        # train.py and segmentation are told their work dir, propagation and probes their folder
+        folder = Path(command[command.index("--work-dir" if "--work-dir" in command else "--out") + 1])
+        arm, seed = folder.parts[-3], int(folder.parts[-2].removeprefix("seed"))
+        if (arm, folder.name) in failing:
+            return subprocess.CompletedProcess(command, 2)
+        if "train.py" in command[1]:
+            (folder / "last_checkpoint").write_text(str(folder / "iter_300.pth"))
+        elif "propagation" in command:
+            epe = EPE[arm] + 0.1 * seed
+            metrics = dict(epe=epe, epe_no_guidance=epe + 1, epe_shuffled_image=epe + 0.5)
+            if arm == "interpolation":
+                metrics = dict(epe_nearest_guide=2.0, epe_thin_plate=2.5, epe_zero_flow=4.0)
+            (folder / "metrics.json").write_text(json.dumps(metrics))
+        else:
+            (folder / "metrics.json").write_text(json.dumps(dict(accuracy=30.0 + seed, miou=20.0 + seed)))
+        return subprocess.CompletedProcess(command, 0)
+
+    monkeypatch.setattr(ablate, "subprocess", SimpleNamespace(run=run, STDOUT=subprocess.STDOUT))
+    monkeypatch.setattr(ablate, "commit", lambda: dict(commit="abc", changed=False))
+    monkeypatch.setattr(ablate, "export_backbone", lambda checkpoint, out, *_, **__: Path(out).write_text(checkpoint))
+    return ran, failing
+
+
+def rows(text):
+    lines = [line for line in text.splitlines() if line.startswith("|")]
+    return {line.split("|")[1].strip(): [cell.strip() for cell in line.split("|")[2:-1]] for line in lines}
+
+
+def test_the_table_has_means_and_spreads_and_a_dash_for_what_was_not_run(grid, capsys):
+    assert ablate.main(["grid.py", "out"]) == 0
+    said = capsys.readouterr().out
+    table = rows(said)
+    assert table["CMP"] == [
+        "1.050 ± 0.071 (2)", "0.525 ± 0.035 (2)", "1.550 ± 0.071 (2)", "2.050 ± 0.071 (2)", "30.5 ± 0.7 (2)",
+        "20.5 ± 0.7 (2)",
+    ]  # fmt: skip
+    # judged as it was trained, without guides
+    assert table["no guidance"][:4] == ["4.550 ± 0.071 (2)", "2.275 ± 0.035 (2)", "-", "4.550 ± 0.071 (2)"]
+    assert table["random"] == ["-"] * 4 + ["30.5 ± 0.7 (2)", "20.5 ± 0.7 (2)"]
+    assert table["autoencoder (one seed)"] == ["-"] * 4 + ["31.0", "-"]
+    assert table["thin plate, no network"] == ["2.500"] + ["-"] * 5
+    assert "edge aware, no network" not in table
+    # 1 of what takes no network; random 2, no guidance and CMP 4 each, for two seeds; pretraining and k-NN of one
+    assert said.splitlines()[-1] == "23 results, 0 failed; out"
+    assert Path("out/table.md").read_text() in said
+
+
+def test_what_is_done_is_not_done_again_and_only_what_is_missing_is(grid, capsys):
+    ran, _ = grid
+    assert ablate.main(["grid.py", "out"]) == 0
+    first = len(ran)
+    assert ablate.main(["grid.py", "out"]) == 0
+    assert len(ran) == first
+    Path("out/cmp/seed1/k-nn.json").unlink()
+    Path("out/cmp/seed1/k-nn.partial").write_text("{")  # killed while it was written
+    assert ablate.main(["grid.py", "out"]) == 0
+    assert len(ran) == first + 1 and "knn" in ran[-1] and "out/cmp/seed1/backbone.pth" in ran[-1]
+    assert "22 of 23 cells are done" in capsys.readouterr().out
+    before = len(ran)
+    assert ablate.main(["grid.py", "out", "--table"]) == 0
+    assert len(ran) == before
+
+
+def test_commands_carry_seed_resume_backbone_and_the_options_of_the_arm(grid):
+    ran, _ = grid
+    assert (
+        ablate.main(["grid.py", "out", "--only", "no guidance", "random", "--seeds", "1", "--data", "camvid=pairs"])
+        == 0
+    )
+    train = next(command for command in ran if "train.py" in command[1])
+    assert train[3:] == ["--data", "pairs", "--work-dir", "out/no-guidance/seed1/pretraining", "--resume"]
+    config = ablate.Config.fromfile(train[2])
+    assert config.randomness.seed == 1 and config.train_dataloader.dataset.seed == 1
+    assert config.train_dataloader.dataset.max_points == 0 and config.val_dataloader.dataset.max_points is None
+    segmentations = [command for command in ran if "segmentation" in command]
+    assert [command[4] for command in segmentations] == ["random", "out/no-guidance/seed1/backbone.pth"]
+    for command in segmentations:
+        assert command[5] == "pairs" and "--frozen" in command and command[-3:] == ["--seed", "1", "--resume"]
+    result = json.loads(Path("out/no-guidance/seed1/frozen.json").read_text())
+    assert result["seed"] == 1 and result["commit"] == "abc" and result["hardware"] and result["seconds"] >= 0
+    assert result["command"].split()[2] == "segmentation" and "max_points" in result["options"]
+    judged = [command[4] for command in ran if "propagation" in command]
+    assert judged == ["none", "out/no-guidance/seed1/pretraining/iter_300.pth"]
+
+
+def test_a_failed_training_is_named_its_evaluations_are_left_and_the_rest_is_done(grid, capsys):
+    ran, failing = grid
+    failing.add(("cmp", "pretraining"))
+    assert ablate.main(["grid.py", "out", "--seeds", "0"]) == 1
+    said = capsys.readouterr()
+    assert "CMP, seed 0, pretraining ended with status 2: out/cmp/seed0/pretraining/log.txt" in said.err
+    assert "CMP, seed 0, k-NN not begun: its pretraining failed" in said.err
+    table = rows(said.out)
+    assert table["CMP"] == ["-"] * 6 and table["random"][4] == "30.0"
+    failing.clear()
+    assert ablate.main(["grid.py", "out", "--seeds", "0"]) == 0
+    assert rows(capsys.readouterr().out)["CMP"][0] == "1.000"
+
+
+def test_results_of_other_settings_are_not_taken_for_these(grid, capsys):
+    assert ablate.main(["grid.py", "out", "--only", "random"]) == 0
+    Path("grid.py").write_text(CONFIG.replace("size=32", "size=64"))
+    assert ablate.main(["grid.py", "out", "--only", "random"]) == 2
+    assert "out/random/seed0/k-nn.json was made with other settings" in capsys.readouterr().err
+    Path("out/random/seed0/k-nn.json").write_text("{}")
+    assert ablate.main(["grid.py", "out", "--table"]) == 2
+    assert "out/random/seed0/k-nn.json" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "old, new, said",
+    [
+        ('task="knn"', 'task="kn"', "did you mean 'knn'"),
+        ("seeds=[1]", "seeds=[3]", "seeds of 'autoencoder'"),
+        ('"k-NN"]', '"k-NNN"]', "did you mean 'k-NN'"),
+        ("guided=False", "guide=False", "did you mean 'guided'"),
+        ("dataset.max_points", "dataset.max_point", "did you mean 'max_points'"),
+        ('data="cifar"', 'data="cifr"', "did you mean 'cifar'"),
+        ("seeds = [0, 1]", "seed = [0, 1]", "did you mean 'seeds'"),
+        ('name="CMP"', 'name="random"', "different names"),
+        ("quickstart_1xb16_300", "quickstart_1xb16_301", "no such config"),
+        ('dict(name="random")', 'dict(name="random", options={"a": 1})', "options and no config"),
+    ],
+)
+def test_a_slip_in_the_config_is_named_before_anything_is_run(grid, capsys, old, new, said):
+    assert old in CONFIG
+    Path("grid.py").write_text(CONFIG.replace(old, new))
+    assert ablate.main(["grid.py", "out"]) == 2
+    assert said in capsys.readouterr().err and grid[0] == []
+
+
+@pytest.mark.parametrize(
+    "arguments, said",
+    [
+        (["--data", "camvidd=x"], "did you mean 'camvid'"),
+        (["--data", "camvid"], "NAME=PATH"),
+        (["--data", "camvid=nowhere"], "no camvid here: nowhere"),
+        (["--only", "CPM"], "no such arm"),
+        (["--seeds", "7"], "no such seed"),
+    ],
+)
+def test_a_slip_on_the_command_line_is_named_before_anything_is_run(grid, capsys, arguments, said):
+    assert ablate.main(["grid.py", "out", *arguments]) == 2
+    assert said in capsys.readouterr().err and grid[0] == []
+
+
+def test_time_left_is_what_cells_of_a_kind_took():
+    class OfKind:
+        def __init__(self, kind):
+            self.kind = kind
+
+    took = {"pretraining": [600.0, 660.0], "k-NN": [30.0]}
+    left = [OfKind("pretraining"), OfKind("k-NN"), OfKind("frozen")]  # the last unknown: the mean of the kinds
+    assert ablate.time_left(left, took) == f"about {(630 + 30 + 330) / 60:.0f} min left"
+    assert ablate.time_left(left, {}) == "time left unknown yet"
+
+
+def test_numbers_and_names_are_written_as_said():
+    assert spread([1.0, 2.0, 3.0], 2) == "2.00 ± 1.00 (3)" and spread([1.5], 1) == "1.5" and spread([], 1) == "-"
+    assert spread([float("nan")], 1) == "-" and slug("CMP, K = 9") == "cmp-k-9"
+    assert Arm("x").seeds is None and read_grid
+
+
+def test_the_grids_that_come_with_the_project_name_what_exists():
+    folder = ablate.ROOT / "configs" / "ablation"
+    paths = sorted(folder.glob("*.py"))
+    assert paths
+    for path in paths:
+        cells = ablate.list_cells(read_grid(path), Path("nowhere"))  # reads every config and sets every option
+        assert len({cell.result for cell in cells}) == len(cells)
