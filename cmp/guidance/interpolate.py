@@ -149,6 +149,8 @@ def interpolate_edge_aware(
     if labels.all():
         return interpolate_nearest(points_yx, vectors_xy, size_hw)
     colours = rgb2lab(image) / 100
+    if not colours.any():
+        colours[..., 0] = 1  # skimage divides by the deviation of all numbers, which a black image does not have
     reached = random_walker(colours, labels, edge_weight, mode="cg_j", return_full_prob=True, channel_axis=2)
     flow = np.tensordot(reached, vectors_xy, axes=(0, 0)).astype(np.float32)  # reached: (N, H, W)
     flow[points_yx[:, 0], points_yx[:, 1]] = vectors_xy
