@@ -9,12 +9,12 @@ data = dict(pairs="data/pairs", camvid="data/camvid", cifar10="data/cifar10_subs
 seeds = [0, 1, 2]
 encoder = "resnet18"
 
-RECIPE = "configs/pretrain/cmp_r18_evidence_1xb16_1000.py"
+RECIPE = "configs/pretrain/cmp_r18_evidence_1xb16_600.py"
 CAMVID = "configs/downstream/segmentation_camvid_r18_1xb8_200.py"
-COMMON = {"optim_wrapper.precision": "bfloat16", "train_cfg.channels_last": True}
+COMMON = {"model.output_stride": 16, "optim_wrapper.precision": "bfloat16", "train_cfg.channels_last": True}
 
 arms = [
-    dict(name="random"),
+    dict(name="CMP", config=RECIPE),
     dict(
         name="no guidance",
         config=RECIPE,
@@ -22,7 +22,7 @@ arms = [
         # The image alone cannot know whether the clip runs backwards.
         options={"train_dataloader.dataset.max_points": 0, "train_dataloader.dataset.transforms.4.probability": 0.0},
     ),
-    dict(name="CMP", config=RECIPE),
+    dict(name="random"),
 ]
 evaluations = [
     dict(name="propagation", task="propagation", data="pairs", config=RECIPE),
