@@ -152,7 +152,8 @@ def interpolate_edge_aware(
     if not colours.any():
         colours[..., 0] = 1  # skimage divides by the deviation of all numbers, which a black image does not have
     reached = random_walker(colours, labels, edge_weight, mode="cg_j", return_full_prob=True, channel_axis=2)
-    flow = np.tensordot(reached, vectors_xy, axes=(0, 0)).astype(np.float32)  # reached: (N, H, W)
+    reached /= reached.sum(axis=0)  # (N, H, W); the solver stops at a thousandth
+    flow = np.tensordot(reached, vectors_xy, axes=(0, 0)).astype(np.float32)
     flow[points_yx[:, 0], points_yx[:, 1]] = vectors_xy
     return flow
 

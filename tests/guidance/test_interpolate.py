@@ -132,6 +132,7 @@ def test_a_thin_plate_that_is_not_determined_is_the_nearest_guide():
         np.testing.assert_array_equal(interpolate_thin_plate(points_yx, vectors_xy, (12, 15)), expected)
 
 
+@pytest.mark.filterwarnings("ignore:The probability range")  # a hard edge; skimage clips to it
 def test_edge_aware_motion_stops_at_an_edge_of_the_image_and_not_half_way_between_guides():
     image = np.zeros((20, 30, 3), np.uint8)
     image[:, 22:] = (250, 200, 30)
