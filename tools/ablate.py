@@ -7,6 +7,7 @@ Example:
 For each arm and seed: tools/train.py, an export of its encoder, and every evaluation by tools/evaluate.py. Each result
 is a file OUT/ARM/seedN/EVALUATION.json with command, settings, seed, hardware and commit, beside the logs. Run it again
 at any time: what is done stays, a training that was killed goes on. What fails is named and the rest is still done.
+Several may share the work on one OUT, each with other arms or seeds (--only, --seeds).
 """
 
 import argparse
@@ -61,7 +62,7 @@ class Cell:
         self.data = grid.data[evaluation.data if evaluation else "pairs"]
         self.name = f"{arm.name}, seed {seed}, {self.kind}"
         self.config = self._config()
-        about = [str(self.config.pretty_text) if self.config else None, seed, self.kind, str(self.data)]
+        about = [str(self._what_counts()), seed, self.kind, str(self.data)]
         about += [] if evaluation is None else [evaluation.task, evaluation.frozen, sorted(evaluation.options.items())]
         about += [arm.config, sorted(map(str, arm.options.items())), grid.encoder]
         if evaluation and arm.config:  # an encoder of other training is another encoder
@@ -77,6 +78,12 @@ class Cell:
         if self.evaluation.config is None:
             return None
         return read_config(ROOT / self.evaluation.config, self.evaluation.options)
+
+    def _what_counts(self) -> Config | dict | None:
+        """Of the config what its result depends on."""
+        if self.evaluation is not None and self.evaluation.task == "propagation":
+            return self.config.val_dataloader
+        return self.config.pretty_text if self.config else None
 
     def is_done(self) -> bool:
         """Whether its result is there; ValueError if it is one of other settings."""
@@ -190,6 +197,8 @@ def run_grid(cells: list[Cell], out: Path) -> list[str]:
             failed.append(f"{cell.name} not begun: its pretraining failed")
             continue
         try:
+            if cell.is_done():  # by another process meanwhile
+                continue
             seconds = cell.run()
         except (RuntimeError, OSError, ValueError) as error:
             failed.append(str(error))

@@ -9,7 +9,7 @@ data = dict(pairs="data/pairs", camvid="data/camvid", cifar10="data/cifar10_subs
 seeds = [0, 1, 2]
 encoder = "resnet18"
 
-RECIPE = "configs/pretrain/cmp_r18_evidence_1xb16_600.py"
+RECIPE = "configs/pretrain/cmp_r18_evidence_1xb16_400.py"
 CAMVID = "configs/downstream/segmentation_camvid_r18_1xb8_200.py"
 COMMON = {"model.output_stride": 16, "optim_wrapper.precision": "bfloat16", "train_cfg.channels_last": True}
 

@@ -9,7 +9,7 @@ Source:  the questions are those of Zhan et al., CVPR 2019. Fewer steps and one 
 data = dict(pairs="data/pairs")
 seeds = [0]
 
-RECIPE = "configs/pretrain/cmp_r18_evidence_1xb16_600.py"
+RECIPE = "configs/pretrain/cmp_r18_evidence_1xb16_400.py"
 SHORT = {
     "train_cfg.max_iters": 200,
     "train_cfg.val_interval": 200,
