@@ -57,6 +57,8 @@ class Cell:
         self.grid, self.arm, self.seed, self.evaluation = grid, arm, seed, evaluation
         self.kind = evaluation.name if evaluation else PRETRAINING
         self.folder = out / slug(arm.name) / f"seed{seed}"
+        self.pretraining_seed = seed if arm.pretraining_seed is None else arm.pretraining_seed
+        self.pretrained = self.folder.with_name(f"seed{self.pretraining_seed}")
         self.work_dir = self.folder / slug(self.kind)
         self.result = self.folder / f"{slug(self.kind)}.json"
         self.data = grid.data[evaluation.data if evaluation else "pairs"]
@@ -66,7 +68,7 @@ class Cell:
         about += [] if evaluation is None else [evaluation.task, evaluation.frozen, sorted(evaluation.options.items())]
         about += [arm.config, sorted(map(str, arm.options.items())), grid.encoder]
         if evaluation and arm.config:  # an encoder of other training is another encoder
-            about.append(Cell(grid, out, arm, seed, None).settings)
+            about.append(Cell(grid, out, arm, self.pretraining_seed, None).settings)
         self.settings = hashlib.sha256(repr(about).encode()).hexdigest()[:16]
 
     def _config(self) -> Config | None:
@@ -102,12 +104,12 @@ class Cell:
             self.config.dump(config)
         if self.evaluation is None:
             return [*tool, str(config), "--data", self.data, "--work-dir", str(self.work_dir), "--resume"]
-        task, backbone = self.evaluation.task, self.folder / "backbone.pth" if self.arm.config else RANDOM
+        task, backbone = self.evaluation.task, self.pretrained / "backbone.pth" if self.arm.config else RANDOM
         tool.append(task)
         if task == "propagation":
             checkpoint = "none"
             if self.arm is not INTERPOLATION:
-                checkpoint = (self.folder / PRETRAINING / "last_checkpoint").read_text().strip()
+                checkpoint = (self.pretrained / PRETRAINING / "last_checkpoint").read_text().strip()
             names = (
                 ("nearest", "inverse_distance", "thin_plate", "edge_aware") if checkpoint == "none" else ("nearest",)
             )
@@ -155,7 +157,7 @@ def list_cells(grid: Grid, out: Path, only: list[str] | None = None, seeds: list
         raise ValueError(f"no such arm: {sorted(unknown)}; there are {[arm.name for arm in grid.arms]}")
     if unknown := set(seeds or ()) - set(grid.seeds):
         raise ValueError(f"no such seed: {sorted(unknown)}; there are {list(grid.seeds)}")
-    cells = []
+    cells, pretrained = [], set()
     for evaluation in grid.evaluations:
         if evaluation.task == "propagation":
             cells.append(Cell(grid, out, INTERPOLATION, 0, evaluation))
@@ -165,12 +167,15 @@ def list_cells(grid: Grid, out: Path, only: list[str] | None = None, seeds: list
                 grid.seeds if arm.seeds is None else arm.seeds
             ):  # fmt: skip
                 continue
-            if arm.config:
-                cells.append(Cell(grid, out, arm, seed, None))
+            pretraining_seed = seed if arm.pretraining_seed is None else arm.pretraining_seed
+            if arm.config and (arm.name, pretraining_seed) not in pretrained:
+                pretrained.add((arm.name, pretraining_seed))
+                cells.append(Cell(grid, out, arm, pretraining_seed, None))
+            propagates = arm.config and arm.guided is not None and seed == pretraining_seed
             for evaluation in grid.evaluations:
                 if arm.evaluations is not None and evaluation.name not in arm.evaluations:
                     continue
-                if evaluation.task == "propagation" and (arm.config is None or arm.guided is None):
+                if evaluation.task == "propagation" and not propagates:
                     continue
                 cells.append(Cell(grid, out, arm, seed, evaluation))
     return cells
@@ -193,7 +198,7 @@ def run_grid(cells: list[Cell], out: Path) -> list[str]:
         took.setdefault(result["evaluation"], []).append(result["seconds"])
     print(f"{len(done)} of {len(cells)} cells are done; {time_left(todo, took)}", flush=True)
     for number, cell in enumerate(todo, len(done) + 1):
-        if any(name.startswith(f"{cell.arm.name}, seed {cell.seed}, {PRETRAINING} ") for name in failed):
+        if any(name.startswith(f"{cell.arm.name}, seed {cell.pretraining_seed}, {PRETRAINING} ") for name in failed):
             failed.append(f"{cell.name} not begun: its pretraining failed")
             continue
         try:

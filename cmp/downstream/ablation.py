@@ -33,6 +33,8 @@ class Arm:
         options: dotted keys of the config to new values.
         guided: True where it predicts flow from image and guides, False where it was trained to do so from the image
             alone and is judged so, None where it predicts no flow: its cells of propagation stay a dash.
+        pretraining_seed: one pretraining for all seeds, whose spread then is that of the evaluations alone; None: each
+            seed pretrains anew.
         seeds, evaluations: fewer than the grid's; None for all of them.
         note: said beside the name.
     """
@@ -41,6 +43,7 @@ class Arm:
     config: str | None = None
     options: Mapping = field(default_factory=dict)
     guided: bool | None = True
+    pretraining_seed: int | None = None
     seeds: Sequence[int] | None = None
     evaluations: Sequence[str] | None = None
     note: str = ""
@@ -114,7 +117,8 @@ def read_grid(path: str | PathLike, data: Mapping[str, str] | None = None) -> Gr
     for arm in arms:
         for name in arm.evaluations or ():
             _among(name, [evaluation.name for evaluation in evaluations], f"{path}: evaluations of {arm.name!r}")
-        for seed in arm.seeds or ():
+        shared = () if arm.pretraining_seed is None else (arm.pretraining_seed,)
+        for seed in (*(arm.seeds or ()), *shared):
             _among(seed, grid.seeds, f"{path}: seeds of {arm.name!r}")
         if arm.config is None and arm.options:
             raise ValueError(f"{path}: {arm.name!r} has options and no config")

@@ -1,13 +1,19 @@
-"""The grid of experiments; its commands are stood in for, but for the last test."""
+"""The grid of experiments; its commands are stood in for, but for the slow test at the end."""
 
 import json
+import os
 import subprocess
+import sys
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
+import cv2
+import numpy as np
 import pytest
 
 from cmp.downstream.ablation import Arm, read_grid, slug, spread
+from cmp.flow import write_flow
 from tools import ablate
 
 CONFIG = """
@@ -129,6 +135,19 @@ def test_commands_carry_seed_resume_backbone_and_the_options_of_the_arm(grid):
     assert judged == ["none", "out/no-guidance/seed1/pretraining/iter_300.pth"]
 
 
+def test_one_pretraining_may_serve_all_seeds(grid, capsys):
+    ran, _ = grid
+    Path("grid.py").write_text(CONFIG.replace('name="CMP", config', 'name="CMP", pretraining_seed=1, config'))
+    assert ablate.main(["grid.py", "out", "--only", "CMP"]) == 0
+    assert ["train.py" in command[1] for command in ran].index(
+        True
+    ) == 1  # after what takes no network, before the rest
+    assert sum("train.py" in command[1] for command in ran) == 1
+    backbones = [command[4] for command in ran if "segmentation" in command]
+    assert backbones == ["out/cmp/seed1/backbone.pth"] * 2
+    assert rows(capsys.readouterr().out)["CMP"][:5] == ["1.100", "0.550", "1.600", "2.100", "30.5 ± 0.7 (2)"]
+
+
 def test_a_failed_training_is_named_its_evaluations_are_left_and_the_rest_is_done(grid, capsys):
     ran, failing = grid
     failing.add(("cmp", "pretraining"))
@@ -214,3 +233,66 @@ def test_the_grids_that_come_with_the_project_name_what_exists():
     for path in paths:
         cells = ablate.list_cells(read_grid(path), Path("nowhere"))  # reads every config and sets every option
         assert len({cell.result for cell in cells}) == len(cells)
+
+
+@pytest.mark.slow
+def test_a_real_grid_runs_to_its_table_and_goes_on_where_a_killed_one_stood(tmp_path):
+    random = np.random.default_rng(0)
+    lines = []
+    for video in range(6):
+        for k in range(3):
+            name = f"v{video}/{k}"
+            (tmp_path / f"v{video}").mkdir(exist_ok=True)
+            cv2.imwrite(str(tmp_path / f"{name}.png"), random.integers(0, 256, (64, 80, 3), np.uint8))
+            write_flow(tmp_path / f"{name}.flo", random.normal(0, 2, (64, 80, 2)).astype(np.float32))
+            lines.append(f"{name}.png {name}.png {name}.flo")
+    (tmp_path / "list.txt").write_text("\n".join(lines))
+    for part in ("train", "test"):
+        for kind in ("a", "b"):
+            (tmp_path / "classes" / part / kind).mkdir(parents=True)
+            for i in range(12):
+                path = tmp_path / "classes" / part / kind / f"{i}.png"
+                cv2.imwrite(str(path), random.integers(0, 256, (32, 32, 3), np.uint8))
+    sizes = {}
+    for loader in ("train_dataloader", "val_dataloader"):
+        sizes |= {f"{loader}.dataset.transforms.0.short_side_px": 64, f"{loader}.dataset.transforms.1.size_px": 64}
+        sizes |= {f"{loader}.batch_size": 2, f"{loader}.num_workers": 0, f"{loader}.persistent_workers": False}
+    steps = {"train_cfg.max_iters": 4, "train_cfg.val_interval": 4, "default_hooks.checkpoint.interval": 2}
+    (tmp_path / "grid.py").write_text(
+        f"""
+RECIPE = "configs/pretrain/cmp_r18_quickstart_1xb16_300.py"
+OPTIONS = {sizes | steps!r}
+data = dict(pairs="list.txt", classes="classes")
+seeds = [0]
+arms = [
+    dict(name="random"),
+    dict(
+        name="no guidance", config=RECIPE, guided=False,
+        options={{**OPTIONS, "train_dataloader.dataset.max_points": 0}},
+    ),
+    dict(name="CMP", config=RECIPE, options=OPTIONS),
+]
+evaluations = [
+    dict(name="propagation", task="propagation", data="pairs", config=RECIPE, options={sizes!r}),
+    dict(name="k-NN", task="knn", data="classes", options=dict(size=32)),
+]
+"""
+    )
+
+    command = [sys.executable, str(ablate.ROOT / "tools" / "ablate.py"), "grid.py", "out"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    first = subprocess.Popen(command, cwd=tmp_path, env=environment)
+    while not list(tmp_path.glob("out/no-guidance/seed0/pretraining/iter_2.pth")) and first.poll() is None:
+        time.sleep(0.1)
+    first.terminate()
+    assert first.wait(60) == 143
+    done = {path: path.read_bytes() for path in tmp_path.glob("out/*/seed0/*.json")}
+    second = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert second.returncode == 0, second.stderr
+    assert all(path.read_bytes() == content for path, content in done.items())
+    starts = (tmp_path / "out/no-guidance/seed0/pretraining/starts.jsonl").read_text().splitlines()
+    assert [json.loads(line)["resumed_from"] is None for line in starts] == [True, False]
+    table = rows(second.stdout)
+    assert (
+        "-" not in table["CMP"][:5] and table["random"][:4] == ["-"] * 4 and table["edge aware, no network"][0] != "-"
+    )
