@@ -21,13 +21,13 @@ import numpy as np
 from tqdm import tqdm
 
 from cmp.datasets.pair_store import begin_store, lock_store, read_records
+from cmp.video.find import VideoSource, find_videos
 from cmp.video.readers import open_video
 from data_prep.deadlines import Deadline
 from data_prep.executors import LocalExecutor, available_cores, check_limits
 from data_prep.job import limit_to_open
 from data_prep.pipeline import VideoTask, initialize_worker, prepare_video
 from data_prep.settings import PrepareSettings
-from data_prep.videos import VideoSource, find_videos
 
 _HEADER_S = 60.0  # for reading one header
 

@@ -25,6 +25,7 @@ from cmp.datasets.pair_store import (
     write_file,
 )
 from cmp.version import __version__
+from cmp.video.find import VideoSource, find_videos, fingerprint
 from data_prep.deadlines import Deadline
 from data_prep.executors import LocalExecutor, Outcome, check_limits
 from data_prep.parts import PARTS, Part, check_part, find_parts
@@ -32,7 +33,6 @@ from data_prep.pipeline import VideoTask, commit_verdict, initialize_worker, new
 from data_prep.ray_executor import RayCluster, RayExecutor, call_once, check_shared, connected
 from data_prep.settings import PrepareSettings
 from data_prep.verdicts import rejudge_records
-from data_prep.videos import VideoSource, find_videos, fingerprint
 
 _MAX_KILLS = 3  # of one video's processes in one job, before they are taken to be its own fault
 

@@ -17,6 +17,7 @@ import numpy as np
 
 from cmp.datasets.pair_store import ShardWriter, StoreWriteError, commit_record
 from cmp.flow.codec import encode_flow
+from cmp.video.find import VideoSource, fingerprint
 from cmp.video.readers import VideoReader, open_video
 from data_prep.deadlines import Deadline
 from data_prep.estimators import FlowEstimator, PrecomputedFlow
@@ -24,7 +25,6 @@ from data_prep.executors import TimeLimit
 from data_prep.quality import drop_reasons, score_pair
 from data_prep.settings import PrepareSettings
 from data_prep.verdicts import judge_record
-from data_prep.videos import VideoSource, fingerprint
 
 _KEPT_BYTES = 64 << 20  # of freed memory that a worker keeps: what a pair needs, and frames of 4K
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of glibc's mallopt

@@ -23,11 +23,11 @@ from cmp.datasets.pair_store import (
     write_file,
 )
 from cmp.datasets.store_check import Damage
+from cmp.video.find import find_videos
 from data_prep.job import prepare_folder
 from data_prep.pipeline import new_record
 from data_prep.settings import PrepareSettings
 from data_prep.verdicts import rejudge_records
-from data_prep.videos import find_videos
 
 _FAILED_BEFORE = "not yet repaired; had failed before"  # what a repair that is killed must not forget
 

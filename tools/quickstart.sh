@@ -42,7 +42,7 @@ if [ -z "$videos" ]; then
 fi
 # About 2,000 pairs are enough for minutes of training. The number a video is kept, so that videos may be added later.
 if [ ! -f "$out/pairs_per_video" ]; then
-    found=$("$python" -c 'import sys; from data_prep.videos import find_videos; print(len(find_videos(sys.argv[1])))' "$videos")
+    found=$("$python" -c 'import sys; from cmp.video.find import find_videos; print(len(find_videos(sys.argv[1])))' "$videos")
     if [ "$found" -eq 0 ]; then
         echo "quickstart.sh: $videos holds no video (looked for video files and folders of frames, also below it)" >&2
         exit 1

@@ -9,13 +9,13 @@ import pytest
 
 from cmp.datasets.pair_store import read_records
 from cmp.video import write_video
+from cmp.video.find import VideoSource
 from data_prep import job
 from data_prep.deadlines import Deadline
 from data_prep.executors import Outcome
 from data_prep.job import prepare_folder
 from data_prep.pipeline import VideoTask
 from data_prep.settings import PrepareSettings
-from data_prep.videos import VideoSource
 
 # What workers run before their first task: a PyAV reader that opens nothing, or opens and never delivers.
 BROKEN_READER = """

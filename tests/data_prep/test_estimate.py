@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 
 from cmp.video import write_video
+from cmp.video.find import VideoSource
 from data_prep.estimate import Amount, estimate_folder, read_header, scale_up
 from data_prep.job import prepare_folder
 from data_prep.settings import PrepareSettings
-from data_prep.videos import VideoSource
 
 SETTINGS = PrepareSettings(interval_frames=2, stride_frames=3, short_side_px=48)
 

@@ -11,8 +11,8 @@ import pytest
 
 from cmp.datasets.pair_store import PairStore, begin_store, lock_store, read_records
 from cmp.datasets.store_check import check_store
+from cmp.video.find import VideoSource
 from data_prep import pipeline
-from data_prep.videos import VideoSource
 
 TOOLS = Path(__file__).resolve().parents[2] / "tools"
 

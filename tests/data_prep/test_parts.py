@@ -9,12 +9,12 @@ import pytest
 
 from cmp.datasets.pair_store import PairStore, lock_store
 from cmp.video import write_video
+from cmp.video.find import find_videos
 from data_prep import job, parts
 from data_prep.executors import Outcome
 from data_prep.job import prepare_folder
 from data_prep.parts import Part, merge_parts
 from data_prep.settings import PrepareSettings
-from data_prep.videos import find_videos
 
 SETTINGS = PrepareSettings(interval_frames=2, pairs_per_video=3, short_side_px=48)
 NUM_VIDEOS, NUM_TASKS = 9, 4

@@ -14,6 +14,7 @@ import pytest
 from cmp.datasets.pair_store import PairStore, StoreWriteError, begin_store, lock_store, read_records
 from cmp.flow import write_flow
 from cmp.video import open_video, write_video
+from cmp.video.find import VideoSource
 from data_prep import job, pipeline
 from data_prep import settings as settings_module
 from data_prep.estimators.classical import DisEstimator
@@ -22,7 +23,6 @@ from data_prep.job import prepare_folder
 from data_prep.pipeline import VideoTask, prepare_video
 from data_prep.quality import Thresholds
 from data_prep.settings import PrepareSettings
-from data_prep.videos import VideoSource
 
 HEIGHT, WIDTH = 72, 96
 TOOL = Path(__file__).resolve().parents[2] / "tools" / "prepare_flow.py"

@@ -25,10 +25,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # the checkout's o
 
 from cmp.datasets.pair_store import begin_store, lock_store, read_records
 from cmp.video import write_video
+from cmp.video.find import find_videos
 from data_prep.executors import LocalExecutor
 from data_prep.pipeline import VideoTask, initialize_worker, prepare_video
 from data_prep.settings import PrepareSettings
-from data_prep.videos import find_videos
 
 FPS, HEIGHT, WIDTH, PIECE_S = 24, 1080, 1920, 10
 LIMIT_MIB = 1024

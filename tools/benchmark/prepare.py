@@ -29,10 +29,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # the checkout's o
 from cmp.datasets.pair_store import begin_store, lock_store
 from cmp.flow import encode_flow
 from cmp.video import open_video
+from cmp.video.find import VideoSource, find_videos
 from data_prep.job import prepare_folder
 from data_prep.pipeline import VideoTask, initialize_worker, prepare_video
 from data_prep.settings import PrepareSettings
-from data_prep.videos import VideoSource, find_videos
 
 
 def now() -> np.ndarray:

@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from data_prep.videos import VideoSource, find_videos, fingerprint
+from cmp.video.find import VideoSource, find_videos, fingerprint
 
 
 def touch(path, data=b"x"):
