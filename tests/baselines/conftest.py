@@ -5,6 +5,8 @@ import gzip
 import numpy as np
 import pytest
 
+from cmp.video import write_video
+
 
 def write_idx(path, values):
     head = bytes((0, 0, 8, values.ndim)) + b"".join(size.to_bytes(4, "big") for size in values.shape)
@@ -23,4 +25,18 @@ def digits_folder(tmp_path_factory):
             image[4:24, 4 + 2 * label : 7 + 2 * label] = 200
         write_idx(folder / f"{name}-images-idx3-ubyte.gz", images)
         write_idx(folder / f"{name}-labels-idx1-ubyte.gz", labels)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def videos_folder(tmp_path_factory):
+    """Six short videos of a bright square that slides over a coloured ground, each another way."""
+    folder = tmp_path_factory.mktemp("videos")
+    for number in range(6):
+        ground = np.linspace(40, 140, 32 * 40 * 3).reshape(32, 40, 3).astype(np.uint8)
+        frames = np.repeat(np.roll(ground, number, axis=2)[None], 48, axis=0)
+        for time, frame in enumerate(frames):
+            place = (3 + number, (time * (1 + number % 2)) % 30)
+            frame[place[0] : place[0] + 10, place[1] : place[1] + 10] = 250 - 20 * number
+        write_video(folder / f"{number}.mp4", frames, 25)
     return folder

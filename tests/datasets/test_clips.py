@@ -1,0 +1,243 @@
+"""Clips of videos: the right frames, held out by video, cut alike, from a cache that survives what may happen to it."""
+
+import multiprocessing
+import shutil
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from cmp.datasets import clip_cache
+from cmp.datasets.clips import Clips, clip_changes
+from cmp.video import open_video, write_video
+
+HEIGHT, WIDTH = 36, 48
+SMALL = dict(num_frames=3, interval_frames=4, short_side_px=18, size_px=16, cache_threads=2)
+
+
+def moving_frames(count, seed):
+    """A bright square that slides over smooth ground."""
+    ground = cv2.resize(np.random.default_rng(seed).integers(0, 160, (4, 6, 3), np.uint8), (WIDTH, HEIGHT))
+    frames = np.repeat(ground[None], count, axis=0)
+    for number, frame in enumerate(frames):
+        x = 2 * number % (WIDTH - 12)
+        frame[10:22, x : x + 12] = 255
+    return frames
+
+
+def write_avi(path, frames):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"MJPG"), 25, (WIDTH, HEIGHT))
+    for frame in frames:
+        writer.write(frame[..., ::-1])
+    writer.release()
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Six videos of 30 frames in two classes, as UCF-101 lies."""
+    folder = tmp_path_factory.mktemp("videos")
+    for number in range(6):
+        name = "Archery" if number < 3 else "Bowling"
+        write_avi(folder / name / f"v_{name}_g{number:02}_c01.avi", moving_frames(30, number))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def cache_dir(tmp_path_factory):
+    return tmp_path_factory.mktemp("cache")
+
+
+def resized_frames(path):
+    with open_video(path) as reader:
+        frames = [frame.image for frame in reader.read(range(reader.num_frames))]
+    return np.stack([cv2.resize(frame, (24, 18), interpolation=cv2.INTER_AREA) for frame in frames])
+
+
+def test_a_clip_holds_the_frames_at_the_interval_resized_and_cut_in_the_middle(folder, cache_dir):
+    clips = Clips([str(folder)], training=False, cache_dir=cache_dir, **SMALL)
+    assert len(clips.videos) == 6 and not clips.left_out and "Archery" in clips.videos[0]
+    for index in (0, len(clips) - 1):
+        sample = clips[index]
+        whole = resized_frames(clips.videos[sample["video"]])
+        expected = whole[sample["start"] :: 4][:3, 1:17, 4:20].transpose(0, 3, 1, 2)
+        assert np.array_equal(sample["frames"], expected) and sample["frames"].dtype == torch.uint8
+
+
+def test_videos_frame_folders_and_files_are_found_by_their_paths(folder, cache_dir, tmp_path):
+    for number, frame in enumerate(moving_frames(12, 9)):
+        (tmp_path / "deep" / "frames").mkdir(parents=True, exist_ok=True)
+        Image.fromarray(frame).save(tmp_path / "deep" / "frames" / f"{number}.png")
+    file = next((folder / "Bowling").glob("*.avi"))
+    clips = Clips([str(tmp_path), str(file)], training=False, cache_dir=cache_dir, **SMALL)
+    assert sorted(clips.videos) == sorted([str(tmp_path / "deep" / "frames"), str(file)])
+    mine = clips.videos.index(str(tmp_path / "deep" / "frames"))
+    sample = next(clip for clip in clips if clip["video"] == mine)
+    small = [cv2.resize(f, (24, 18), interpolation=cv2.INTER_AREA) for f in moving_frames(12, 9)[sample["start"] :: 4]]
+    assert np.array_equal(sample["frames"], np.stack(small[:3])[:, 1:17, 4:20].transpose(0, 3, 1, 2))
+
+
+def test_whole_videos_are_held_out_whatever_the_clips_length(folder, cache_dir):
+    parts = {}
+    for num_frames in (2, 7):
+        options = {**SMALL, "num_frames": num_frames}
+        train, val = (Clips([str(folder)], part=p, cache_dir=cache_dir, **options) for p in ("train", "val"))
+        assert not set(train.videos) & set(val.videos) and len(train.videos) + len(val.videos) == 6
+        parts[num_frames] = val.videos
+    assert parts[2] == parts[7] and len(parts[2]) == 2 and "g05" in parts[2][-1]
+
+
+def test_where_videos_are_divided_no_frame_is_in_both_parts(folder, cache_dir):
+    paths = [str(folder / "Archery")]
+    options = {**SMALL, "num_frames": 2, "least_change": 0}
+    train, val = (Clips(paths, part=part, cache_dir=cache_dir, **options) for part in ("train", "val"))
+    assert train.videos == val.videos and len(val.videos) == 3
+    seen = {
+        (s["video"], s["start"] + step)
+        for e in range(20)
+        for i in range(len(train))
+        for s in [train[i, e]]
+        for step in (0, 4)
+    }
+    kept = {(s["video"], s["start"] + step) for s in val for step in (0, 4)}
+    assert kept and max(frame for _, frame in seen) < min(frame for _, frame in kept)
+
+
+def test_training_reaches_every_start_and_both_mirror_images_and_depends_on_epoch_and_index_alone(folder, cache_dir):
+    make = lambda seed=0: Clips([str(folder / "Archery")], cache_dir=cache_dir, seed=seed, **SMALL)  # noqa: E731
+    clips = make()
+    draws = [clips[i, epoch] for epoch in range(60) for i in range(len(clips))]
+    starts = {draw["start"] for draw in draws}
+    assert starts == set(range(30 - 8))
+    again = make()[2, 41]
+    assert all(torch.equal(torch.as_tensor(again[key]), torch.as_tensor(clips[2, 41][key])) for key in again)
+    other = make(seed=1)
+    assert any(not torch.equal(other[0, epoch]["frames"], clips[0, epoch]["frames"]) for epoch in range(4))
+
+
+def test_all_frames_are_cut_and_mirrored_alike(cache_dir, tmp_path):
+    still = np.repeat(moving_frames(1, 3), 14, axis=0)
+    write_video(tmp_path / "still.mp4", still, 25)
+    clips = Clips([str(tmp_path)], cache_dir=cache_dir, **{**SMALL, "least_change": 0})
+    whole = resized_frames(tmp_path / "still.mp4")[0].transpose(2, 0, 1)
+    windows = {
+        (y, x, mirrored): whole[:, y : y + 16, x : x + 16][:, :, :: -1 if mirrored else 1]
+        for y in range(3)
+        for x in range(9)
+        for mirrored in (False, True)
+    }
+    seen = set()
+    for epoch in range(200):
+        frames = clips[0, epoch]["frames"].numpy().astype(int)
+        assert np.abs(frames - frames[:1]).max() <= 6  # what the codec makes of equal frames
+        errors = {key: np.abs(frames[0] - window).max() for key, window in windows.items()}
+        seen.add(min(errors, key=errors.get))
+        assert min(errors.values()) <= 6
+    assert seen == set(windows)
+    never = Clips([str(tmp_path)], cache_dir=cache_dir, flip=False, **{**SMALL, "least_change": 0})
+    frames = [never[0, epoch]["frames"][0].numpy().astype(int) for epoch in range(30)]
+    assert all(min(np.abs(f - w).max() for (_, _, m), w in windows.items() if not m) <= 6 for f in frames)
+
+
+def test_the_change_of_a_clip_is_the_mean_change_between_its_frames():
+    grey = np.zeros((6, 2, 3), np.uint8)
+    grey[2], grey[4] = 12, 6
+    grey[3, 0, 0] = 60
+    assert clip_changes(grey, 3, 2).tolist() == [(12 + 6) / 2, (10 + 10) / 2]
+    assert clip_changes(grey, 2, 1).tolist() == [0, 12, 18, 14, 6]
+
+
+def test_clips_in_which_nothing_moves_are_dropped(cache_dir, tmp_path):
+    frames = moving_frames(30, 4)
+    frames[10:] = frames[10]
+    write_video(tmp_path / "stops.mp4", frames, 25)
+    write_video(tmp_path / "still.mp4", np.repeat(frames[:1], 30, axis=0), 25)
+    clips = Clips([str(tmp_path)], cache_dir=cache_dir, **SMALL)
+    assert [line.split(":")[0] for line in clips.left_out] == [str(tmp_path / "still.mp4")]
+    assert "hardly moves" in clips.left_out[0] and clips.videos == [str(tmp_path / "stops.mp4")]
+    starts = {clips[i, epoch]["start"] for i in range(len(clips)) for epoch in range(40)}
+    assert starts == set(range(10))
+
+
+def test_a_broken_or_short_video_is_named_and_left_out(folder, cache_dir, tmp_path, caplog):
+    shutil.copytree(folder, tmp_path / "videos")
+    (tmp_path / "videos" / "Archery" / "broken.avi").write_bytes(b"no video at all")
+    write_video(tmp_path / "videos" / "short.mp4", moving_frames(8, 0), 25)
+    clips = Clips([str(tmp_path / "videos")], cache_dir=cache_dir, **SMALL)
+    assert len(clips.videos) == 6 and len(clips.left_out) == 2
+    assert "broken.avi" in clips.left_out[0] and "short.mp4: has 8 frames, a clip needs 9" in clips.left_out[1]
+    assert all(line in caplog.text for line in clips.left_out)
+    with pytest.raises(ValueError, match="no clip; left out: .*broken.avi"):
+        Clips([str(tmp_path / "videos" / "Archery" / "broken.avi")], cache_dir=cache_dir, **SMALL)
+
+
+def test_a_second_run_decodes_nothing_and_a_damaged_or_outdated_entry_is_made_again(folder, tmp_path, monkeypatch):
+    cache, videos = tmp_path / "cache", tmp_path / "videos"
+    shutil.copytree(folder / "Archery", videos)
+    build = lambda: Clips([str(videos)], cache_dir=cache, **SMALL)  # noqa: E731
+    first = [sample["frames"] for sample in build()]
+    opened = []
+    monkeypatch.setattr(clip_cache, "open_video", lambda path: opened.append(path.name) or open_video(path))
+    same = lambda: all(torch.equal(a, b["frames"]) for a, b in zip(first, build()))  # noqa: E731
+    assert same() and not opened
+    frames, about = sorted(cache.glob("*.rgb")), sorted(cache.glob("*.npz"))
+    frames[0].write_bytes(frames[0].read_bytes()[:-1])
+    about[1].write_bytes(b"PK\x03\x04 broken")
+    frames[2].unlink()
+    assert same() and len(opened) == 3
+    assert same() and len(opened) == 3
+    write_avi(videos / "v_Archery_g00_c01.avi", moving_frames(30, 77))
+    assert not same() and len(opened) == 4
+    changed = videos / "v_Archery_g01_c01.avi"
+    changed.write_bytes(changed.read_bytes()[:-1] + b"?")
+    build()
+    assert len(opened) == 5
+
+
+def build_elsewhere(arguments):
+    path, cache_dir = arguments
+    clips = Clips([path], cache_dir=cache_dir, **SMALL)
+    return [sample["frames"].numpy() for sample in clips]
+
+
+def test_processes_may_fill_one_cache_at_once(folder, tmp_path):
+    with multiprocessing.get_context("fork").Pool(2) as pool:
+        one, two = pool.map(build_elsewhere, [(str(folder), str(tmp_path / "cache"))] * 2, chunksize=1)
+    assert len(one) == len(two) and all(np.array_equal(a, b) for a, b in zip(one, two))
+    assert sorted({path.suffix for path in (tmp_path / "cache").iterdir()}) == [".npz", ".rgb"]
+
+
+def test_at_most_max_clips_are_used_spread_over_the_videos(folder, cache_dir):
+    clips = Clips([str(folder)], max_clips=3, cache_dir=cache_dir, **SMALL)
+    assert len(clips) == 3 and [clips[i]["video"] for i in range(3)] == [0, 2, 5]
+
+
+def test_a_clip_of_real_video_in_ucf_101s_layout_is_what_the_reader_gives(shared_dir, tmp_path):
+    (tmp_path / "ApplyEyeMakeup").mkdir()
+    path = tmp_path / "ApplyEyeMakeup" / "v_ApplyEyeMakeup_g01_c01.avi"
+    shutil.copy(shared_dir / "data" / "videos" / "mmaction2_test.avi", path)
+    options = dict(num_frames=4, interval_frames=5, short_side_px=60, size_px=60, cache_dir=tmp_path / "cache")
+    clips = Clips([str(tmp_path)], training=False, **options)
+    sample = clips[len(clips) - 1]
+    with open_video(path) as reader:
+        frames = [f.image for f in reader.read(range(sample["start"], sample["start"] + 16, 5))]
+    small = np.stack([cv2.resize(frame, (80, 60), interpolation=cv2.INTER_AREA) for frame in frames])
+    assert np.array_equal(sample["frames"], small[:, :, 10:70].transpose(0, 3, 1, 2))
+
+
+def test_arguments_that_make_no_sense_are_refused(folder, cache_dir, tmp_path):
+    for arguments, message in (
+        (dict(part="test"), "part must be"),
+        (dict(size_px=19), "size_px must lie between"),
+        (dict(num_frames=1), "at least 2 frames"),
+        (dict(max_clips=0), "max_clips must be"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            Clips([str(folder)], cache_dir=cache_dir, **{**SMALL, **arguments})
+    with pytest.raises(FileNotFoundError, match="absent: no such video"):
+        Clips([str(tmp_path / "absent")], cache_dir=cache_dir)
+    (tmp_path / "notes.txt").write_text("")
+    with pytest.raises(ValueError, match="notes.txt: neither"):
+        Clips([str(tmp_path / "notes.txt")], cache_dir=cache_dir)
