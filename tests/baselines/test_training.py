@@ -15,8 +15,13 @@ import train  # noqa: E402
 FOLDER = ROOT / "configs" / "baselines"
 CONFIGS = sorted(path.name for path in FOLDER.glob("*.py"))
 
+MOTION = {"model.width": 4, "train_dataloader.batch_size": 2}
+
 # Which of conftest's data a config learns from, and what makes its steps small enough for a test.
 SMALL = {
+    "local-motion_mnist-r3_1xb16_2k.py": ("digits_folder", MOTION),
+    "local-motion_mnist-r3_1xb64_10k.py": ("digits_folder", MOTION),
+    "local-motion-supervised_mnist-r3_1xb16_2k.py": ("digits_folder", MOTION),
     "vae_mnist_1xb100_6k.py": ("digits_folder", {"model.hidden": 8, "train_dataloader.batch_size": 4}),
 }
 

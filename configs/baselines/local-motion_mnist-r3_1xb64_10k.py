@@ -1,0 +1,18 @@
+"""Local motion of MNIST digits, learned without labels from four frames by making the one between; published size.
+
+Run:     python tools/train.py THIS_FILE --data FOLDER_WITH_THE_DIGITS
+Expect:  not run by us. Published: 94 % of all pixels (92 % at a learning rate of 0.01)
+Source:  experiment exp012-1 of yangyi02/video_motion_mnist; differs in: one batch norm sees both sides at once.
+         The other settings are an option or a few away (--cfg-options):
+         disappear as a class (published: 97 %):  model.disappear=class
+         from three frames, one side:             model.two_sided=False
+         supervised by four (published: 99 %):    model.supervised=True model.disappear=none
+         supervised by two (published: 98 %):     model.supervised=True model.disappear=none model.two_sided=False
+         another range, here 5 px:                model.max_shift=5 train_dataloader.dataset.max_shift_px=5
+                                                  val_dataloader.dataset.max_shift_px=5
+"""
+
+from mmengine.config import read_base
+
+with read_base():
+    from .._base_.local_motion_mnist import *
