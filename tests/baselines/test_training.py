@@ -16,12 +16,23 @@ FOLDER = ROOT / "configs" / "baselines"
 CONFIGS = sorted(path.name for path in FOLDER.glob("*.py"))
 
 MOTION = {"model.width": 4, "train_dataloader.batch_size": 2}
+AUTOENCODER = {
+    "model.feature_channels": 4,
+    "model.hidden_channels": 4,
+    "model.flow_kernel": 3,
+    "train_dataloader.batch_size": 2,
+    "train_dataloader.dataset.num_frames": 3,
+    "val_dataloader.dataset.num_frames": 3,
+    "val_dataloader.dataset.num_films": 4,
+}
 
 # Which of conftest's data a config learns from, and what makes its steps small enough for a test.
 SMALL = {
     "local-motion_mnist-r3_1xb16_2k.py": ("digits_folder", MOTION),
     "local-motion_mnist-r3_1xb64_10k.py": ("digits_folder", MOTION),
     "local-motion-supervised_mnist-r3_1xb16_2k.py": ("digits_folder", MOTION),
+    "video-autoencoder_bouncing-digits_1xb1_30k.py": ("digits_folder", AUTOENCODER),
+    "video-autoencoder_bouncing-digits_1xb8_1k.py": ("digits_folder", AUTOENCODER),
     "vae_mnist_1xb100_6k.py": ("digits_folder", {"model.hidden": 8, "train_dataloader.batch_size": 4}),
 }
 
