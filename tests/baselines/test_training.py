@@ -25,12 +25,22 @@ AUTOENCODER = {
     "val_dataloader.dataset.num_frames": 3,
     "val_dataloader.dataset.num_films": 4,
 }
+SMALL_CLIPS = {"train_dataloader.batch_size": 2} | {
+    f"{part}_dataloader.dataset.{key}": value
+    for part in ("train", "val")
+    for key, value in (("short_side_px", 36), ("size_px", 32), ("interval_frames", 2))
+}
 
 # Which of conftest's data a config learns from, and what makes its steps small enough for a test.
 SMALL = {
     "local-motion_mnist-r3_1xb16_2k.py": ("digits_folder", MOTION),
     "local-motion_mnist-r3_1xb64_10k.py": ("digits_folder", MOTION),
     "local-motion-supervised_mnist-r3_1xb16_2k.py": ("digits_folder", MOTION),
+    "local-motion_r18_clips_1xb16_1k.py": ("videos_folder", {"model.width": 4, "model.levels": 2, **SMALL_CLIPS}),
+    "video-autoencoder_r18_clips_1xb16_1k.py": (
+        "videos_folder",
+        {"model.hidden_channels": 4, "model.flow_kernel": 3, **SMALL_CLIPS},
+    ),
     "video-autoencoder_bouncing-digits_1xb1_30k.py": ("digits_folder", AUTOENCODER),
     "video-autoencoder_bouncing-digits_1xb8_1k.py": ("digits_folder", AUTOENCODER),
     "vae_mnist_1xb100_6k.py": ("digits_folder", {"model.hidden": 8, "train_dataloader.batch_size": 4}),
