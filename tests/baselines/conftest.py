@@ -40,3 +40,9 @@ def videos_folder(tmp_path_factory):
             frame[place[0] : place[0] + 10, place[1] : place[1] + 10] = 250 - 20 * number
         write_video(folder / f"{number}.mp4", frames, 25)
     return folder
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path, monkeypatch):
+    """What a run leaves where it was started, such as its cache of frames, goes with the test."""
+    monkeypatch.chdir(tmp_path)

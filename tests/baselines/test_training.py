@@ -32,6 +32,15 @@ SMALL_CLIPS = {"train_dataloader.batch_size": 2} | {
 }
 
 # Which of conftest's data a config learns from, and what makes its steps small enough for a test.
+CLIPS = {
+    "train_dataloader.batch_size": 2,
+    **{
+        f"{part}_dataloader.dataset.{key}": value
+        for part in ("train", "val")
+        for key, value in (("short_side_px", 36), ("size_px", 32))
+    },
+}
+MULTI_SCALE = {"model.widths": [[4]] * 4, "model.kernels": [[3, 3]] * 4, **CLIPS}
 SMALL = {
     "local-motion_mnist-r3_1xb16_2k.py": ("digits_folder", MOTION),
     "local-motion_mnist-r3_1xb64_10k.py": ("digits_folder", MOTION),
@@ -43,6 +52,14 @@ SMALL = {
     ),
     "video-autoencoder_bouncing-digits_1xb1_30k.py": ("digits_folder", AUTOENCODER),
     "video-autoencoder_bouncing-digits_1xb8_1k.py": ("digits_folder", AUTOENCODER),
+    "multi_scale_clips_1xb16_1k.py": ("videos_folder", MULTI_SCALE),
+    "multi_scale_adversarial_clips_1xb16_1k.py": (
+        "videos_folder",
+        {**MULTI_SCALE, "model.size_px": 32, "model.judge_kernels": [[1], [3, 3], [3, 3, 3], [3, 3, 3]]},
+    ),
+    "seq2seq_clips_1xb16_1k.py": ("videos_folder", {"model.width": 4, **CLIPS}),
+    "skip_autoencoder_clips_1xb16_1k.py": ("videos_folder", {"model.widths": [4, 8, 8], **CLIPS}),
+    "skip_autoencoder_r18_clips_1xb16_1k.py": ("videos_folder", {"model.widths": [4, 8], **CLIPS}),
     "vae_mnist_1xb100_6k.py": ("digits_folder", {"model.hidden": 8, "train_dataloader.batch_size": 4}),
 }
 

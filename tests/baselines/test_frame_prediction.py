@@ -1,0 +1,250 @@
+"""What all frame predictors share, and each of the three of them."""
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from mmengine.optim import build_optim_wrapper
+
+from cmp.baselines.extrapolation import copy_last
+from cmp.baselines.frame_prediction import FramePredictor, picture_loss, roll_out, scale_pixels
+from cmp.baselines.gradient_difference import gradient_difference
+from cmp.baselines.multi_scale import MultiScalePredictor
+from cmp.baselines.prediction_metrics import prediction_metrics
+from cmp.baselines.seq2seq import ConvLSTMSeq2Seq
+from cmp.baselines.skip_autoencoder import SkipAutoencoder
+
+ENCODER = dict(type="PyramidResNet", depth=18, top_stride=4, out_channels=8)
+NARROW = dict(widths=((6, 6),) * 4, kernels=((3, 3, 3),) * 4)
+JUDGES = dict(judge_widths=((4,),) * 4, judge_kernels=((1,), (3,), (3,), (3,)), judge_units=((8,),) * 4, size_px=32)
+MAKERS = {
+    "seq2seq": lambda: ConvLSTMSeq2Seq(width=6, kernel=3),
+    "skip": lambda: SkipAutoencoder(widths=(8, 12, 16)),
+    "skip with an image encoder": lambda: SkipAutoencoder(widths=(8, 12), given=2, image_encoder=ENCODER),
+    "multi-scale": lambda: MultiScalePredictor(**NARROW),
+    "adversarial": lambda: MultiScalePredictor(adversarial=0.05, **NARROW, **JUDGES),
+}
+
+
+class Last(FramePredictor):
+    """Predicts the mean of what it sees."""
+
+    def predict(self, frames, count):
+        return roll_out(lambda seen: seen.mean(dim=1), frames, count)
+
+    def describe(self):
+        return {}
+
+
+def clips(batch=2, count=6, height=32, width=32, seed=0):
+    """A smooth picture that slides, 0..255 uint8."""
+    noise = torch.rand(batch, 3, 12, 16, generator=torch.Generator().manual_seed(seed)) * 255
+    large = F.interpolate(noise, scale_factor=8.0, mode="bilinear")
+    return torch.stack([large[..., 10:, 3 * t :][..., :height, :width] for t in range(count)], dim=1).byte()
+
+
+def make(name):
+    torch.manual_seed(0)
+    return MAKERS[name]()
+
+
+def total(losses):
+    return sum(value for name, value in losses.items() if "loss" in name)
+
+
+def test_in_a_roll_out_a_prediction_comes_in_and_the_oldest_frame_goes():
+    frames = torch.tensor([1.0, 2, 4]).view(1, 3, 1, 1, 1)
+    rolled = roll_out(lambda seen: seen[:, 0] * 100 + seen[:, 1] * 10 + seen[:, 2], frames, 3)
+    assert rolled.flatten().tolist() == [124, 2 * 100 + 4 * 10 + 124, 4 * 100 + 1240 + 364]
+
+
+def test_the_loss_of_frames_is_l2_and_gdl_per_value():
+    predicted, target = torch.rand(2, 2, 3, 3, 4, 5)
+    l2, gdl = picture_loss(predicted, target)
+    flat = [frames.flatten(0, 1) for frames in (predicted, target)]
+    assert l2.item() == pytest.approx(((flat[0] - flat[1]) ** 2).mean().item())
+    assert gdl.item() == pytest.approx((gradient_difference(*flat) / (3 * 4 * 5)).mean().item())
+
+
+def test_the_judgement_is_of_the_frames_after_the_given_ones_by_each_way():
+    model, frames = Last(2, 1), clips(count=4)
+    table = model.judge(frames)
+    scaled = scale_pixels(frames)
+    assert scaled.min() >= -1 and scaled.max() <= 1 and scale_pixels(torch.tensor([0, 255])).tolist() == [-1, 1]
+    for way, made in (("copy", copy_last(scaled[:, :2], 2)), ("model", model.predict(scaled[:, :2], 2))):
+        expected = [prediction_metrics(made[:, t], scaled[:, 2 + t])["psnr"] for t in range(2)]
+        torch.testing.assert_close(table[f"{way}_psnr_first"], expected[0])
+        torch.testing.assert_close(table[f"{way}_psnr_all"], torch.stack(expected).mean(0))
+    assert len(table) == 3 * 5 * 2 * 2 and all(values.shape == (2,) for values in table.values())
+    measured = model.measure(frames)
+    assert all(torch.equal(values, table[name]) for name, values in measured.items())
+    assert {"model_psnr_all", "copy_psnr_first", "flow_psnr_moving_all", "model_gdl_all"} <= set(measured)
+
+
+def test_pictures_show_what_came_above_what_was_predicted():
+    model, frames = Last(2, 1), clips(count=4)
+    pictures = model.pictures(frames)
+    sheet = pictures["prediction"]
+    assert sheet.shape == (6 * 34 + 2, 4 * 34 + 2, 3) and sheet.dtype == np.uint8
+    assert np.array_equal(sheet[2:34, 2 + 3 * 34 : 34 + 3 * 34], frames[0, 3].permute(1, 2, 0))
+    third = model.predict(scale_pixels(frames[:, :2]), 2)[0, 1]
+    shown = sheet[36:68, 2 + 3 * 34 : 34 + 3 * 34].astype(float)
+    np.testing.assert_allclose(shown, (third.permute(1, 2, 0) + 1) * 127.5, atol=0.6)
+    assert pictures["prediction_film"].shape == (4, 2 * 34 + 2, 3 * 34 + 2, 3)
+
+
+@pytest.mark.parametrize("name", MAKERS)
+def test_every_parameter_gets_a_gradient(name):
+    model = make(name)
+    total(model.loss(clips(batch=4, count=8))).backward()
+    idle = [key for key, weight in model.named_parameters() if weight.grad is None or not weight.grad.any()]
+    assert idle == []
+
+
+@pytest.mark.parametrize(
+    "build, steps",
+    [
+        (lambda: ConvLSTMSeq2Seq(width=16, kernel=3), 280),
+        (MAKERS["skip"], 100),
+        (lambda: MultiScalePredictor(widths=((16, 16),) * 4, kernels=((3, 3, 3),) * 4), 120),
+    ],
+    ids=["seq2seq", "skip", "multi-scale"],
+)
+def test_one_batch_can_be_learned_by_heart(build, steps):
+    torch.manual_seed(0)
+    model, frames = build(), clips(count=5)
+    given, target = model.divide(frames)
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
+    errors = []
+    for step in range(steps + 1):
+        if step in (0, steps):
+            errors.append((model.predict(given, 1) - target).square().mean().item())
+        optimizer.zero_grad()
+        total(model.loss(frames)).backward()
+        optimizer.step()
+    assert errors[1] < 0.025 * errors[0] and errors[1] < 0.1 * (given[:, -1:] - target).square().mean()
+
+
+@pytest.mark.parametrize("name", MAKERS)
+def test_a_prediction_does_not_hang_on_how_many_are_asked_for_and_follows_the_frames_given(name):
+    model, frames = make(name).eval(), scale_pixels(clips(count=6))
+    given = frames[:, : model.given]
+    with torch.no_grad():
+        three, one = model.predict(given, 3), model.predict(given, 1)
+        assert three.shape == (2, 3, 3, 32, 32) and three.abs().max() <= 1
+        torch.testing.assert_close(three[:, :1], one)
+        for t in range(model.given):
+            changed = given.clone()
+            changed[0, t] = 0
+            other = model.predict(changed, 1)
+            assert not torch.equal(other[0], one[0]) and torch.equal(other[1], one[1])
+
+
+@pytest.mark.parametrize("name", ["skip", "skip with an image encoder", "multi-scale"])
+def test_frames_of_any_size_are_predicted(name):
+    model, frames = make(name).eval(), scale_pixels(clips(height=37, width=51))
+    with torch.no_grad():
+        assert model.predict(frames[:, : model.given], 2).shape == (2, 2, 3, 37, 51)
+
+
+def test_the_second_memory_goes_on_from_the_first_and_feeds_its_predictions_back():
+    model, frames = make("seq2seq").eval(), scale_pixels(clips())
+    with torch.no_grad():
+        state = None
+        for t in range(3):
+            state = model.reader(model.encoder(frames[:, t]), state)
+        state = model.writer(model.encoder(frames[:, 3]), state)
+        first = model.decoder(state[0]).tanh()
+        second = model.decoder(model.writer(model.encoder(first), state)[0]).tanh()
+        torch.testing.assert_close(model.predict(frames[:, :4], 2), torch.stack((first, second), dim=1))
+
+
+def test_a_generator_that_adds_nothing_hands_on_the_coarser_guess():
+    model, frames = make("multi-scale"), scale_pixels(clips())
+    for generator in model.generators[1:]:
+        torch.nn.init.zeros_(generator[-1].weight)
+        torch.nn.init.zeros_(generator[-1].bias)
+    made = model.pyramid(frames[:, :4])
+    assert [list(picture.shape[2:]) for picture in made] == [[2, 2], [8, 8], [16, 16], [32, 32]]
+    for coarse, fine in zip(made, made[1:]):
+        guess = F.interpolate(coarse, size=fine.shape[2:], mode="bilinear", align_corners=False)
+        torch.testing.assert_close(fine, guess.tanh())
+
+
+def test_the_loss_of_all_sizes_is_added_up():
+    model, frames = make("multi-scale"), clips(count=5)
+    made, target = model.pyramid(scale_pixels(frames[:, :4])), scale_pixels(frames[:, 4])
+    expected = 0
+    for picture in made:
+        size = target.shape[-1] // picture.shape[-1]
+        true = target.unflatten(3, (-1, size)).unflatten(2, (-1, size)).mean(dim=(3, 5))
+        expected = expected + torch.stack(picture_loss(picture, true)).sum()
+    torch.testing.assert_close(total(model.loss(frames)), expected)
+
+
+def test_each_side_of_the_contest_moves_only_its_own_weights():
+    model, frames = make("adversarial"), clips(count=5)
+    losses = model.loss(frames)
+    generators, judges = list(model.generators.parameters()), list(model.discriminators.parameters())
+    of_fooling = torch.autograd.grad(
+        losses["loss_adversarial"], generators + judges, retain_graph=True, allow_unused=True
+    )
+    of_judging = torch.autograd.grad(losses["loss_discriminator"], generators + judges, allow_unused=True)
+    assert all(g is not None and g.any() for g in of_fooling[: len(generators)])
+    assert all(g is None for g in of_fooling[len(generators) :])
+    assert all(g is None for g in of_judging[: len(generators)])
+    assert all(g is not None and g.any() for g in of_judging[len(generators) :])
+
+
+def test_the_adversarial_terms_are_cross_entropies_with_the_names_of_the_frames():
+    model, frames = make("adversarial"), clips(count=5)
+    losses = model.loss(frames)
+    scaled = scale_pixels(frames)
+    fooling = judging = 0
+    with torch.no_grad():
+        for fraction, judge, fake in zip((16, 4, 2, 1), model.discriminators, model.pyramid(scaled[:, :4])):
+            seen = F.adaptive_avg_pool2d(scaled.flatten(1, 2), 32 // fraction)
+            of_real, of_fake = judge(seen), judge(torch.cat((seen[:, :12], fake), dim=1))
+            assert of_real.shape == (2, 1)
+            one, zero = torch.ones(2, 1), torch.zeros(2, 1)
+            fooling += F.binary_cross_entropy_with_logits(of_fake, one)
+            judging += F.binary_cross_entropy_with_logits(torch.cat((of_real, of_fake)), torch.cat((one, zero)))
+    torch.testing.assert_close(losses["loss_adversarial"], 0.05 * fooling)
+    torch.testing.assert_close(losses["loss_discriminator"], judging)
+
+
+def test_discriminators_get_a_learning_rate_of_their_own():
+    model = make("adversarial")
+    config = dict(
+        type="OptimWrapper",
+        optimizer=dict(type="SGD", lr=0.04),
+        paramwise_cfg=dict(custom_keys={"discriminators": dict(lr_mult=0.5)}),
+    )
+    groups = build_optim_wrapper(model, config).optimizer.param_groups
+    rates = {id(weight): group["lr"] for group in groups for weight in group["params"]}
+    assert all(rates[id(w)] == (0.02 if name.startswith("disc") else 0.04) for name, w in model.named_parameters())
+
+
+def test_published_sizes_can_be_built_and_judge_64_px():
+    model = MultiScalePredictor(adversarial=0.05)
+    assert [sum(1 for layer in g if hasattr(layer, "kernel_size")) for g in model.generators] == [4, 4, 6, 6]
+    seen = torch.zeros(1, 15, 64, 64)
+    for fraction, judge in zip((16, 4, 2, 1), model.discriminators):
+        assert judge(F.avg_pool2d(seen, fraction)).shape == (1, 1)
+
+
+def test_what_makes_no_sense_is_refused():
+    for build, message in (
+        (lambda: SkipAutoencoder(given=1), "given must be at least 2"),
+        (lambda: SkipAutoencoder(trained=0), "trained at least 1"),
+        (lambda: SkipAutoencoder(widths=(8,)), "want a width for each"),
+        (lambda: SkipAutoencoder(widths=(8,), image_encoder=ENCODER), "want a width for each"),
+        (lambda: SkipAutoencoder(image_encoder=dict(type="AlexNetFCN")), "no stem"),
+        (lambda: MultiScalePredictor(widths=((4,),) * 3), "want 4 entries"),
+        (lambda: MultiScalePredictor(widths=((4,),) * 4), "one more kernel"),
+        (lambda: MultiScalePredictor(**NARROW, **{**JUDGES, "judge_kernels": ((3,),) * 4}, adversarial=1.0), "nothing"),
+        (lambda: make("seq2seq").predict(torch.zeros(1, 4, 3, 30, 32), 1), "multiples of 4"),
+        (lambda: make("skip").loss(clips(count=4)), "T above 4"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            build()
