@@ -1,4 +1,4 @@
-"""A ResNet that was trained inside a frame predictor is taken out as CMP's is."""
+"""A ResNet that was trained inside a frame predictor or Visual Dynamics is taken out as CMP's is."""
 
 import json
 
@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from cmp.baselines.skip_autoencoder import SkipAutoencoder
+from cmp.baselines.visual_dynamics import VisualDynamics
 from cmp.export.backbone import read_backbone
 from cmp.models import PyramidResNet
 from cmp.models.cmp import PUBLISHED_MEAN, PUBLISHED_STD
@@ -13,6 +14,9 @@ from cmp.models.cmp import PUBLISHED_MEAN, PUBLISHED_STD
 ENCODER = dict(type=PyramidResNet, depth=18, top_stride=4, out_channels=8)
 SYSTEMS = [
     lambda: SkipAutoencoder(given=2, widths=(4, 4), image_encoder=ENCODER),
+    lambda: VisualDynamics(
+        latent=2, kernel_width=2, motion_widths=(4,), motion_pools=(4,), stored=2, image_encoder=ENCODER
+    ),
 ]
 
 

@@ -41,6 +41,7 @@ CLIPS = {
     },
 }
 MULTI_SCALE = {"model.widths": [[4]] * 4, "model.kernels": [[3, 3]] * 4, **CLIPS}
+DYNAMICS = {"model.latent": 4, "model.maps": 4, "model.decoder_width": 8, "model.stored": 5, **CLIPS}
 SMALL = {
     "local-motion_mnist-r3_1xb16_2k.py": ("digits_folder", MOTION),
     "local-motion_mnist-r3_1xb64_10k.py": ("digits_folder", MOTION),
@@ -60,6 +61,8 @@ SMALL = {
     "seq2seq_clips_1xb16_1k.py": ("videos_folder", {"model.width": 4, **CLIPS}),
     "skip_autoencoder_clips_1xb16_1k.py": ("videos_folder", {"model.widths": [4, 8, 8], **CLIPS}),
     "skip_autoencoder_r18_clips_1xb16_1k.py": ("videos_folder", {"model.widths": [4, 8], **CLIPS}),
+    "visual_dynamics_clips_1xb16_1k.py": ("videos_folder", {**DYNAMICS, "model.motion_pools": [2, 2, 2, 2, 2, 1]}),
+    "visual_dynamics_r18_clips_1xb16_1k.py": ("videos_folder", DYNAMICS),
     "vae_mnist_1xb100_6k.py": ("digits_folder", {"model.hidden": 8, "train_dataloader.batch_size": 4}),
 }
 

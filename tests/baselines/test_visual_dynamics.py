@@ -1,0 +1,183 @@
+import numpy as np
+import pytest
+import torch
+
+from cmp.baselines.cross_convolution import cross_convolve
+from cmp.baselines.frame_prediction import scale_pixels
+from cmp.baselines.gaussian_kl import gaussian_kl
+from cmp.baselines.visual_dynamics import VisualDynamics
+
+ENCODER = dict(type="PyramidResNet", depth=18, top_stride=4, out_channels=8)
+NARROW = dict(latent=4, maps=6, motion_widths=(8, 8), motion_pools=(4, 4), image_widths=(6, 6, 6), kernel_width=6)
+NARROW |= dict(decoder_width=12, stored=7)
+
+
+def make(**more):
+    torch.manual_seed(0)
+    return VisualDynamics(**{**NARROW, **more})
+
+
+def pairs(batch=6, height=32, width=48):
+    """A bright square on a dark ground, and the same six pixels further right or left."""
+    frames = torch.full((batch, 2, 3, height, width), 30, dtype=torch.uint8)
+    for i in range(batch):
+        for t in range(2):
+            x = 18 + (6 if i % 2 else -6) * t
+            frames[i, t, :, 10:20, x : x + 10] = 220
+    return frames
+
+
+def test_each_map_is_convolved_with_its_own_kernel():
+    generator = torch.Generator().manual_seed(0)
+    maps = torch.rand(3, 2, 4, 5, generator=generator)
+    kernels = torch.rand(3, 2, 3, 3, generator=generator)
+    made = cross_convolve(maps, kernels)
+    for n in range(3):
+        for c in range(2):
+            expected = np.zeros((4, 5))
+            for y in range(4):
+                for x in range(5):
+                    for i in range(3):
+                        for j in range(3):
+                            v, u = y + i - 1, x + j - 1
+                            if 0 <= v < 4 and 0 <= u < 5:
+                                expected[y, x] += maps[n, c, v, u] * kernels[n, c, i, j]
+            np.testing.assert_allclose(made[n, c], expected, rtol=1e-5)
+
+
+def test_samples_do_not_mix_and_one_hot_kernels_shift():
+    maps = torch.rand(2, 3, 6, 7)
+    kernels = torch.zeros(2, 3, 5, 5)
+    kernels[0, :, 2, 2] = 1  # stays
+    kernels[1, :, 1, 4] = 1  # reads one row above, two columns to the right
+    made = cross_convolve(maps, kernels)
+    assert torch.equal(made[0], maps[0])
+    assert torch.equal(made[1, :, 1:, :-2], maps[1, :, :-1, 2:])
+    other = maps.clone()
+    other[1] = 0
+    assert torch.equal(cross_convolve(other, kernels)[0], made[0])
+    with pytest.raises(ValueError, match="want kernels"):
+        cross_convolve(maps, kernels[:1])
+    with pytest.raises(ValueError, match="k odd"):
+        cross_convolve(maps, kernels[..., :4, :4])
+
+
+@pytest.mark.parametrize("more", [{}, dict(image_encoder=ENCODER), dict(latent=6 * 25)])
+def test_every_parameter_gets_a_gradient(more):
+    model = make(**more)
+    model.loss(pairs())["loss"].backward()
+    assert [key for key, weight in model.named_parameters() if weight.grad is None or not weight.grad.any()] == []
+
+
+def test_the_loss_is_the_squared_error_and_beta_times_the_divergence():
+    model, frames = make(beta=0.5), pairs()
+    image, after = scale_pixels(frames).unbind(1)
+    torch.manual_seed(3)
+    losses = model.loss(frames)
+    torch.manual_seed(3)
+    mean, log_variance = model.encode_motion(image, after)
+    z = mean + (log_variance / 2).exp() * torch.randn(mean.shape)
+    error = ((image + model.difference(image, z) - after) ** 2).sum((1, 2, 3)).mean()
+    kl = gaussian_kl(mean, log_variance).mean()
+    torch.testing.assert_close(losses["loss"], (error + 0.5 * kl) / (3 * 32 * 48))
+    torch.testing.assert_close(losses["squared_error"], error)
+
+
+def test_the_newest_numbers_of_training_are_stored_and_drawn_from():
+    model, frames = make(), pairs(batch=3)
+    image = scale_pixels(frames)[:, 0]
+    with pytest.raises(ValueError, match="train first"):
+        model.sample(image, "empirical")
+    assert model.measure(frames)["empirical_best"].isnan().all()
+    seen = []
+    handle = model.spread.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].detach()))
+    for _ in range(3):
+        model.loss(frames)
+    handle.remove()
+    z = torch.cat(seen)  # nine, of which the first two have made room
+    assert torch.equal(model.stored_z, torch.cat((z[7:9], z[2:7]))) and int(model.num_seen) == 9
+    drawn = []
+    model.spread.register_forward_pre_hook(lambda _, inputs: drawn.append(inputs[0]))
+    for _ in range(30):
+        model.sample(image, "empirical")
+    assert {tuple(row.tolist()) for row in torch.cat(drawn)} == {tuple(row.tolist()) for row in model.stored_z}
+    with pytest.raises(ValueError, match="prior must be"):
+        model.sample(image, "uniform")
+
+
+def test_the_stored_numbers_are_part_of_a_checkpoint():
+    model, again = make(), make()
+    model.loss(pairs())
+    again.load_state_dict(model.state_dict())
+    generators = [torch.Generator().manual_seed(5) for _ in range(2)]
+    image = scale_pixels(pairs())[:, 0]
+    one, two = (m.eval().sample(image, "empirical", g) for m, g in zip((model, again), generators))
+    assert torch.equal(one, two)
+
+
+def test_it_learns_two_futures_of_one_image_and_draws_both():
+    model, frames = make(beta=0.002, stored=64), pairs()
+    optimizer = torch.optim.Adam(model.parameters(), lr=5e-3)
+    for _ in range(100):
+        optimizer.zero_grad()
+        model.loss(frames)["loss"].backward()
+        optimizer.step()
+    model.eval()
+    with torch.no_grad():
+        measures = model.measure(frames)
+        assert (measures["error"] < 0.3 * measures["copy_error"]).all()
+        assert (measures["empirical_best"] < 0.35 * measures["copy_error"]).all()
+        image, after = scale_pixels(frames).unbind(1)
+        left, right = after[0], after[1]
+        futures = torch.cat([model.sample(image[:1], "empirical") for _ in range(20)])
+        nearer_left = ((futures - left) ** 2).mean((1, 2, 3)) < ((futures - right) ** 2).mean((1, 2, 3))
+        assert 2 < nearer_left.sum() < 18
+
+
+def test_measures_are_those_of_ten_draws_and_the_same_every_time():
+    model, frames = make().eval(), pairs()
+    model.loss(frames)
+    with torch.no_grad():
+        measures, again = model.measure(frames), model.measure(frames)
+        image, after = scale_pixels(frames).unbind(1)
+        generator = torch.Generator().manual_seed(0)
+        errors = torch.stack(
+            [(model.sample(image, "normal", generator) - after).square().mean((1, 2, 3)) for _ in range(10)]
+        )
+    assert all(torch.equal(values, again[name]) and values.shape == (6,) for name, values in measures.items())
+    torch.testing.assert_close(measures["normal_best"], errors.amin(0))
+    torch.testing.assert_close(measures["normal_mean"], errors.mean(0))
+    torch.testing.assert_close(measures["copy_error"], (image - after).square().mean((1, 2, 3)))
+
+
+def test_pictures_show_the_image_what_came_and_several_futures():
+    model, frames = make().eval(), pairs(batch=2)
+    model.loss(frames)
+    with torch.no_grad():
+        pictures = model.pictures(frames)
+    assert pictures["futures"].shape == (2 * 34 + 2, 9 * 50 + 2, 3)
+    assert np.array_equal(pictures["futures"][2:34, 2:50], frames[0, 0].permute(1, 2, 0))
+    assert np.array_equal(pictures["futures"][2:34, 52:100], frames[0, 1].permute(1, 2, 0))
+    assert pictures["futures_film"].shape == (2, 2 * 34 + 2, 8 * 50 + 2, 3)
+
+
+def test_maps_come_at_four_scales_each_twice_the_one_before():
+    image = torch.zeros(1, 3, 64, 96)
+    for model in (make(), make(image_encoder=ENCODER)):
+        sizes = [tuple(maps.shape[1:]) for maps in model.eval().encode_image(image)]
+        finest = 32 if not hasattr(model, "image_encoder") else 16
+        assert sizes == [(6, finest // f, finest * 3 // 2 // f) for f in (8, 4, 2, 1)]
+
+
+def test_the_published_size_has_3200_numbers_that_are_the_maps_kernels_are_made_of():
+    model = VisualDynamics()
+    assert isinstance(model.spread, torch.nn.Identity) and model.latent == 128 * 25
+    kernels = model.kernel_decoder(torch.zeros(1, 128, 5, 5))
+    assert kernels.shape == (1, 4 * 32, 5, 5) and kernels.numel() == 3200
+
+
+def test_what_makes_no_sense_is_refused():
+    with pytest.raises(ValueError, match="a pooling for each width"):
+        make(motion_pools=(2,))
+    with pytest.raises(ValueError, match="T at least 2"):
+        make().loss(pairs()[:, :1])
