@@ -121,31 +121,39 @@ class VisualDynamics(Baseline):
         PRIOR_spread: how far the ten are from their mean. Nothing of "empirical" before a pair was seen: NaN.
         """
         image, after = self._pair(frames)
+        maps = self.encode_image(image)
         mean, log_variance = self.encode_motion(image, after)
 
         def error(difference: torch.Tensor) -> torch.Tensor:
             return (image + difference - after).square().flatten(1).mean(1)
 
-        out = {"error": error(self.difference(image, mean)), "copy_error": error(torch.zeros_like(image))}
+        out = {"error": error(self.difference(image, mean, maps)), "copy_error": error(torch.zeros_like(image))}
         out["kl"] = gaussian_kl(mean, log_variance)
         generator = torch.Generator(image.device).manual_seed(0)
         for prior in PRIORS:
             if prior == "empirical" and not self.num_seen:
                 futures = torch.full((TRIES, *image.shape), torch.nan, device=image.device)
             else:
-                futures = torch.stack([self.sample(image, prior, generator) - image for _ in range(TRIES)])
+                futures = torch.stack([self.sample(image, prior, generator, maps) - image for _ in range(TRIES)])
             errors = torch.stack([error(future) for future in futures])
             out[f"{prior}_best"], out[f"{prior}_mean"] = errors.amin(0), errors.mean(0)
             out[f"{prior}_spread"] = (futures - futures.mean(0)).square().mean((0, 2, 3, 4))
         return out
 
-    def sample(self, image: torch.Tensor, prior: str, generator: torch.Generator | None = None) -> torch.Tensor:
+    def sample(
+        self,
+        image: torch.Tensor,
+        prior: str,
+        generator: torch.Generator | None = None,
+        maps: Sequence[torch.Tensor] | None = None,
+    ) -> torch.Tensor:
         """A possible next frame (B, 3, H, W) for each image (B, 3, H, W), -1..1; another at each call.
 
         Args:
             image: H and W multiples of the coarsest scale's stride, 32 px (with an image encoder, of its own).
             prior: "normal" or "empirical".
             generator: on the image's device.
+            maps: the images' `encode_image`, if it is at hand.
 
         Raises:
             ValueError: another prior, or no numbers have been stored yet.
@@ -159,7 +167,7 @@ class VisualDynamics(Baseline):
             if known == 0:
                 raise ValueError("no numbers of training pairs are stored: train first")
             z = self.stored_z[torch.randint(known, (len(image),), generator=generator, device=image.device)]
-        return image + self.difference(image, z)
+        return image + self.difference(image, z, maps)
 
     def encode_motion(self, image: torch.Tensor, after: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Mean and log variance of the numbers, (B, latent) each, from two frames (B, 3, H, W)."""
@@ -167,12 +175,15 @@ class VisualDynamics(Baseline):
         mean, log_variance = self.to_gaussian(seen).float().chunk(2, dim=1)
         return mean, log_variance
 
-    def difference(self, image: torch.Tensor, z: torch.Tensor) -> torch.Tensor:
-        """What numbers (B, latent) change in images (B, 3, H, W)."""
+    def difference(
+        self, image: torch.Tensor, z: torch.Tensor, maps: Sequence[torch.Tensor] | None = None
+    ) -> torch.Tensor:
+        """What numbers (B, latent) change in images (B, 3, H, W); maps: their `encode_image`, if it is at hand."""
+        maps = self.encode_image(image) if maps is None else maps
         kernels = self.kernel_decoder(self.spread(z).unflatten(1, (self.kernel_width, SIZE, SIZE)))
-        moved = [cross_convolve(*pair) for pair in zip(self.encode_image(image), kernels.chunk(len(SCALES), dim=1))]
+        moved = [cross_convolve(*pair) for pair in zip(maps, kernels.chunk(len(SCALES), dim=1))]
         finest = moved[-1].shape[2:]
-        moved = torch.cat([F.interpolate(maps, size=finest, mode="nearest") for maps in moved], dim=1)
+        moved = torch.cat([F.interpolate(part, size=finest, mode="nearest") for part in moved], dim=1)
         return F.interpolate(self.motion_decoder(moved).float(), size=image.shape[2:], mode="bilinear")
 
     def encode_image(self, image: torch.Tensor) -> list[torch.Tensor]:
