@@ -41,6 +41,7 @@ CLIPS = {
     },
 }
 MULTI_SCALE = {"model.widths": [[4]] * 4, "model.kernels": [[3, 3]] * 4, **CLIPS}
+JUDGES = {"model.judge_kernels": [[1], [3], [3], [3]], "model.judge_widths": [[4]] * 4, "model.judge_units": [[4]] * 4}
 DYNAMICS = {"model.latent": 4, "model.maps": 4, "model.decoder_width": 8, "model.stored": 5, **CLIPS}
 SMALL = {
     "local-motion_mnist-r3_1xb16_2k.py": ("digits_folder", MOTION),
@@ -54,14 +55,18 @@ SMALL = {
     "video-autoencoder_bouncing-digits_1xb1_30k.py": ("digits_folder", AUTOENCODER),
     "video-autoencoder_bouncing-digits_1xb8_1k.py": ("digits_folder", AUTOENCODER),
     "multi_scale_clips_1xb16_1k.py": ("videos_folder", MULTI_SCALE),
-    "multi_scale_adversarial_clips_1xb16_1k.py": (
-        "videos_folder",
-        {**MULTI_SCALE, "model.size_px": 32, "model.judge_kernels": [[1], [3, 3], [3, 3, 3], [3, 3, 3]]},
-    ),
+    "multi_scale_adversarial_clips_1xb16_1k.py": ("videos_folder", {**MULTI_SCALE, **JUDGES, "model.size_px": 32}),
+    "multi_scale_adversarial_ucf101_1xb8_200k.py": ("videos_folder", {**MULTI_SCALE, **JUDGES, "model.size_px": 32}),
     "seq2seq_clips_1xb16_1k.py": ("videos_folder", {"model.width": 4, **CLIPS}),
+    "seq2seq_ucf101_1xb16_100k.py": ("videos_folder", {"model.width": 4, **CLIPS}),
+    "skip_autoencoder_ucf101_1xb16_100k.py": ("videos_folder", {"model.widths": [4, 8, 8], **CLIPS}),
     "skip_autoencoder_clips_1xb16_1k.py": ("videos_folder", {"model.widths": [4, 8, 8], **CLIPS}),
     "skip_autoencoder_r18_clips_1xb16_1k.py": ("videos_folder", {"model.widths": [4, 8], **CLIPS}),
     "visual_dynamics_clips_1xb16_1k.py": ("videos_folder", {**DYNAMICS, "model.motion_pools": [2, 2, 2, 2, 2, 1]}),
+    "visual_dynamics_ucf101_1xb32_100k.py": (
+        "videos_folder",
+        {**DYNAMICS, "model.kernel_width": 4, "model.motion_widths": [8, 8], "model.motion_pools": [4, 4]},
+    ),
     "visual_dynamics_r18_clips_1xb16_1k.py": ("videos_folder", DYNAMICS),
     "vae_mnist_1xb100_6k.py": ("digits_folder", {"model.hidden": 8, "train_dataloader.batch_size": 4}),
 }

@@ -1,0 +1,52 @@
+"""Visual Dynamics at the published widths, pairs of frames of 128 px, 3,200 numbers for a motion. Not run here.
+
+Run:     python tools/train.py THIS_FILE --data UCF-101
+Expect:  not measured
+Source:  Xue et al., NIPS 2016: widths, kernels, Adam with 0.001, batch 32. It doubles beta while it trains; here beta
+         stands still. Its data sets were of exercises and sprites.
+"""
+
+from mmengine.config import read_base
+from torch.optim import Adam
+
+from cmp.baselines.visual_dynamics import VisualDynamics
+from cmp.engine.loops import PairTrainLoop
+from cmp.engine.step import PreciseOptimWrapper
+
+with read_base():
+    from .._base_.baseline import *
+    from .._base_.datasets.clips import *
+
+model = dict(
+    type=VisualDynamics,
+    latent=3200,
+    beta=0.001,
+    maps=32,
+    motion_widths=(96, 96, 128, 128, 256, 256),
+    motion_pools=(4, 2, 2, 2, 2, 2),
+    image_widths=(64, 64, 64),
+    kernel_width=128,
+    decoder_width=128,
+    stored=1000,
+)
+train_dataloader.update(
+    batch_size=32, num_workers=4, dataset=dict(num_frames=2, short_side_px=128, size_px=128, val_share=0.1)
+)
+val_dataloader.update(
+    num_workers=2, dataset=dict(num_frames=2, short_side_px=128, size_px=128, val_share=0.1, max_clips=2000)
+)
+optim_wrapper = dict(
+    type=PreciseOptimWrapper,
+    precision="float32",
+    optimizer=dict(type=Adam, lr=1e-3),
+)
+param_scheduler = []
+train_cfg = dict(
+    type=PairTrainLoop,
+    max_iters=100000,
+    val_interval=10000,
+    channels_last=False,
+    accumulate_batches=1,
+    max_skips_in_row=10,
+)
+default_hooks.update(logger=dict(interval=100), checkpoint=dict(interval=5000, max_keep_ckpts=2))
