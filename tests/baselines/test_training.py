@@ -68,6 +68,9 @@ SMALL = {
         {**DYNAMICS, "model.kernel_width": 4, "model.motion_widths": [8, 8], "model.motion_pools": [4, 4]},
     ),
     "visual_dynamics_r18_clips_1xb16_1k.py": ("videos_folder", DYNAMICS),
+    "draw_mnist_1xb100_3k.py": ("digits_folder", {"model.strokes": 2, "train_dataloader.batch_size": 4}),
+    "draw-whole_mnist_1xb100_3k.py": ("digits_folder", {"model.strokes": 2, "train_dataloader.batch_size": 4}),
+    "draw_mnist_1xb100_60k.py": ("digits_folder", {"model.strokes": 2, "train_dataloader.batch_size": 4}),
     "vae_mnist_1xb100_6k.py": ("digits_folder", {"model.hidden": 8, "train_dataloader.batch_size": 4}),
 }
 
