@@ -71,6 +71,18 @@ SMALL = {
     "draw_mnist_1xb100_3k.py": ("digits_folder", {"model.strokes": 2, "train_dataloader.batch_size": 4}),
     "draw-whole_mnist_1xb100_3k.py": ("digits_folder", {"model.strokes": 2, "train_dataloader.batch_size": 4}),
     "draw_mnist_1xb100_60k.py": ("digits_folder", {"model.strokes": 2, "train_dataloader.batch_size": 4}),
+    "vae_r18_clips_1xb16_1k.py": (
+        "videos_folder",
+        {
+            "model.size_px": 32,
+            "model.width": 16,
+            "train_dataloader.batch_size": 2,
+            "train_dataloader.dataset.short_side_px": 32,
+            "train_dataloader.dataset.size_px": 32,
+            "val_dataloader.dataset.short_side_px": 32,
+            "val_dataloader.dataset.size_px": 32,
+        },
+    ),
     "vae_mnist_1xb100_6k.py": ("digits_folder", {"model.hidden": 8, "train_dataloader.batch_size": 4}),
 }
 

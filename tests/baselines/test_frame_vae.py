@@ -1,0 +1,97 @@
+from math import pi
+
+import pytest
+import torch
+
+from cmp.baselines.frame_vae import FrameVAE
+from cmp.baselines.gaussian_kl import gaussian_kl
+from cmp.export.backbone import read_backbone
+
+ENCODER = dict(type="PyramidResNet", depth=18, top_stride=4, out_channels=8)
+
+
+def small(size_px=32):
+    torch.manual_seed(0)
+    return FrameVAE(ENCODER, size_px=size_px, latent=4, width=32)
+
+
+def clips(batch=3, side=32, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randint(0, 256, (batch, 2, 3, side, side), dtype=torch.uint8, generator=generator)
+
+
+def test_the_reconstruction_term_is_minus_the_log_density_of_the_first_frames_colours():
+    model, frames = small().eval(), clips()
+    torch.manual_seed(5)
+    terms = model.bound_terms(frames)
+    torch.manual_seed(5)
+    mean, log_variance = model.encode(frames[:, 0])
+    decoded = model.decode(mean + (0.5 * log_variance).exp() * torch.randn(3, 4))
+    density = torch.distributions.Normal(decoded, (0.5 * model.log_variance).exp()).log_prob(frames[:, 0] / 255)
+    torch.testing.assert_close(terms["reconstruction"], -density.flatten(1).sum(1))
+    torch.testing.assert_close(terms["kl"], gaussian_kl(mean, log_variance))
+    torch.manual_seed(5)
+    measures = model(mode="predict", frames=frames, video=None)
+    torch.testing.assert_close(measures["elbo"], density.flatten(1).sum(1) - terms["kl"])
+    for psnr, picture, frame in zip(measures["psnr"], decoded, frames[:, 0]):
+        assert psnr.item() == pytest.approx(-10 * ((picture - frame / 255) ** 2).mean().log10().item(), rel=1e-4)
+
+
+def test_with_no_error_to_speak_of_the_best_variance_is_the_mean_square_error():
+    model, frames = small().eval(), clips()
+    error = model.bound_terms(frames)["squared_error"].mean().item()
+    with torch.no_grad():
+        model.log_variance.fill_(torch.tensor(error).log())
+        torch.manual_seed(0)
+        best = model.bound_terms(frames)["reconstruction"].mean().item()
+        assert best == pytest.approx(0.5 * 3 * 32 * 32 * (torch.tensor(2 * pi * error).log().item() + 1), rel=0.05)
+        for change in (-1.0, 2.0):
+            model.log_variance.add_(change)
+            assert model.bound_terms(frames)["reconstruction"].mean() > best
+
+
+def test_every_parameter_gets_a_gradient():
+    model = small()
+    model(mode="loss", frames=clips())["loss"].backward()
+    assert [name for name, p in model.named_parameters() if p.grad is None or not p.grad.any()] == []
+
+
+def test_one_batch_is_learned_by_heart():
+    model = small(16)
+    colours = torch.tensor([[30, 200, 90], [220, 40, 160]], dtype=torch.uint8)
+    frames = colours[:, None, :, None, None].repeat(1, 2, 1, 16, 16)
+    frames[0, :, :, :8] = 128
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
+    for _ in range(30):
+        optimizer.zero_grad()
+        terms = model.bound_terms(frames)
+        terms["squared_error"].mean().backward()
+        optimizer.step()
+    assert terms["squared_error"].max() < 0.01  # the same grey everywhere: 0.07
+
+
+def test_the_encoder_is_taken_out_of_a_checkpoint_with_what_its_input_wants(tmp_path):
+    model = small()
+    torch.save(dict(state_dict=model.state_dict(), meta=dict(cmp=model.describe(), iter=7)), tmp_path / "iter_7.pth")
+    backbone = read_backbone(tmp_path / "iter_7.pth")
+    assert backbone.name == "resnet18" and backbone.metadata["mean"] == "[123.675, 116.28, 103.53]"
+    assert backbone.metadata["pretrained_with"] == "variational autoencoder of frames"
+    assert all(torch.equal(value, model.image_encoder.state_dict()[key]) for key, value in backbone.weights.items())
+    image = torch.randn(1, 3, 64, 64)
+    with torch.no_grad():
+        expected, found = model.image_encoder.eval()(image), backbone.encoder(image)
+    torch.testing.assert_close(found.stage4, expected.stage4)
+
+
+def test_pictures_are_the_same_each_time_and_as_wide_as_the_batch():
+    first, second = (small().eval().pictures(frames=clips()) for _ in range(2))
+    assert all((first[name] == second[name]).all() for name in first)
+    assert first["reconstructions"].shape == (2 * (32 + 2) + 2, 3 * (32 + 2) + 2, 3)
+
+
+def test_what_does_not_fit_is_refused():
+    for size_px in (4, 30, 48):
+        with pytest.raises(ValueError, match=f"4 times a power of two, got {size_px}"):
+            FrameVAE(ENCODER, size_px=size_px)
+    with pytest.raises(ValueError, match=r"\(B, T, 3, 32, 32\), got \(3, 2, 3, 64, 64\)"):
+        small().loss(clips(side=64))
