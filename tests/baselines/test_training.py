@@ -31,6 +31,20 @@ SMALL_CLIPS = {"train_dataloader.batch_size": 2} | {
     for key, value in (("short_side_px", 36), ("size_px", 32), ("interval_frames", 2))
 }
 
+VPN = {
+    "model.given": 2,
+    "model.channels": 4,
+    "model.memory": 4,
+    "model.sampled": 1,
+    "train_dataloader.batch_size": 2,
+    "train_dataloader.dataset.num_frames": 4,
+    "train_dataloader.dataset.canvas_hw": [7, 8],
+    "train_dataloader.dataset.shrink": 4,
+    "val_dataloader.dataset.num_frames": 4,
+    "val_dataloader.dataset.canvas_hw": [7, 8],
+    "val_dataloader.dataset.shrink": 4,
+    "val_dataloader.dataset.num_films": 3,
+}
 # Which of conftest's data a config learns from, and what makes its steps small enough for a test.
 CLIPS = {
     "train_dataloader.batch_size": 2,
@@ -84,6 +98,8 @@ SMALL = {
         },
     ),
     "vae_mnist_1xb100_6k.py": ("digits_folder", {"model.hidden": 8, "train_dataloader.batch_size": 4}),
+    "vpn_bouncing16_1xb16_1k.py": ("digits_folder", VPN),
+    "vpn_bouncing64_1xb16_300k.py": ("digits_folder", VPN),
 }
 
 
