@@ -91,9 +91,8 @@ class PixelDecoder(nn.Module):
                     else:
                         logits = self(picture, context)[:, colour, :, y, x]
                     picture[:, colour, y, x] = self._draw(logits, noise[:, colour, y, x])
-                cache(
-                    self.look, picture[here]
-                )  # the first layer alone sees the last colour, and only from later pixels
+                if cached:  # of what is kept, the first layer's input alone holds the last colour
+                    cache(self.look, picture[here])
         return picture
 
     def _draw(self, logits: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
