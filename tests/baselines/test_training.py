@@ -97,6 +97,8 @@ SMALL = {
             "val_dataloader.dataset.size_px": 32,
         },
     ),
+    "vae-adagrad_mnist_1xb100_1m.py": ("digits_folder", {"model.hidden": 8, "train_dataloader.batch_size": 4}),
+    "vae-gaussian_mnist_1xb100_6k.py": ("digits_folder", {"model.hidden": 8, "train_dataloader.batch_size": 4}),
     "vae_mnist_1xb100_6k.py": ("digits_folder", {"model.hidden": 8, "train_dataloader.batch_size": 4}),
     "vpn_bouncing16_1xb16_1k.py": ("digits_folder", VPN),
     "vpn_bouncing64_1xb16_300k.py": ("digits_folder", VPN),

@@ -35,6 +35,38 @@ def test_the_bound_is_below_the_likelihood_that_numbers_drawn_from_the_prior_giv
         assert (bound < truth + 0.05).all() and (bound > truth - 8).all()
 
 
+@pytest.mark.parametrize("likelihood", ["bernoulli", "gaussian"])
+def test_the_importance_bound_rises_with_its_draws_from_the_other_bound_to_the_likelihood(likelihood):
+    model, image = small(likelihood=likelihood).double(), picture().double()
+    with torch.no_grad():
+        z = torch.randn(100_000, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+        decoded = model.decoder(z)
+        log_p = [-model._reconstruction_error(decoded, x.expand(len(z), 12)) for x in image.flatten(1)]
+        truth = torch.stack(log_p).logsumexp(1) - log(len(z))
+        torch.manual_seed(0)
+        many = image.repeat_interleave(3000, dim=0)
+        one, ten = (model.importance_bound(many, draws).unflatten(0, (5, 3000)).mean(1) for draws in (1, 10))
+        bound = model.measure(many)["elbo"].unflatten(0, (5, 3000)).mean(1)
+        torch.testing.assert_close(one, bound, atol=0.2, rtol=0)
+        assert (ten > one + 0.1).all() and (ten < truth + 0.02).all()
+        torch.testing.assert_close(model.importance_bound(image, 20_000), truth, atol=0.1, rtol=0)
+
+
+def test_the_importance_bound_is_measured_where_it_is_asked_for_and_named_with_its_draws():
+    assert set(small().measure(picture())) == {"elbo", "kl"}
+    assert set(small(importance_draws=3).measure(picture())) == {"elbo", "kl", "importance_bound_3"}
+
+
+def test_noise_of_one_level_spreads_grey_levels_over_0_to_1_without_gaps():
+    levels = torch.tensor([0.0, 0.5, 1.0]).view(1, 1, 3, 1).expand(2000, 1, 3, 4)
+    noisy = small(grey_levels=3)._with_noise(levels)
+    for row, (least, most) in enumerate(((0, 1 / 3), (1 / 3, 2 / 3), (2 / 3, 1))):
+        values = noisy[:, 0, row]
+        assert values.min().item() == pytest.approx(least, abs=0.001)
+        assert values.max().item() == pytest.approx(most, abs=0.001)
+    assert torch.equal(small()._with_noise(levels), levels)
+
+
 def test_the_reconstruction_term_is_minus_the_log_of_the_pixels_probability():
     model, image = small(), picture()
     decoded = torch.randn(5, 12)
@@ -69,6 +101,9 @@ def test_pictures_are_the_same_each_time_and_as_wide_as_the_batch():
 def test_what_does_not_fit_is_refused():
     with pytest.raises(ValueError, match="likelihood must be"):
         VAE(likelihood="poisson")
+    for arguments in (dict(importance_draws=-1), dict(grey_levels=1)):
+        with pytest.raises(ValueError, match="importance_draws must be at least 0, grey_levels at least 2"):
+            VAE(**arguments)
     with pytest.raises(ValueError, match=r"images must be \(B, 1, 28, 28\), got \(2, 1, 3, 4\)"):
         VAE().loss(torch.zeros(2, 1, 3, 4))
     with pytest.raises(ValueError, match="mode must be"):
