@@ -61,7 +61,7 @@ class Cell:
         self.pretrained = self.folder.with_name(f"seed{self.pretraining_seed}")
         self.work_dir = self.folder / slug(self.kind)
         self.result = self.folder / f"{slug(self.kind)}.json"
-        self.data = grid.data[evaluation.data if evaluation else "pairs"]
+        self.data = grid.data[evaluation.data if evaluation else arm.data]
         self.name = f"{arm.name}, seed {seed}, {self.kind}"
         self.config = self._config()
         about = [str(self._what_counts()), seed, self.kind, str(self.data)]

@@ -30,6 +30,7 @@ class Arm:
     Args:
         name: of the row.
         config: training config, relative to the checkout; None for random initialisation.
+        data: which entry of the grid's `data` it is trained on.
         options: dotted keys of the config to new values.
         guided: True where it predicts flow from image and guides, False where it was trained to do so from the image
             alone and is judged so, None where it predicts no flow: its cells of propagation stay a dash.
@@ -41,6 +42,7 @@ class Arm:
 
     name: str
     config: str | None = None
+    data: str = "pairs"
     options: Mapping = field(default_factory=dict)
     guided: bool | None = True
     pretraining_seed: int | None = None
@@ -120,10 +122,10 @@ def read_grid(path: str | PathLike, data: Mapping[str, str] | None = None) -> Gr
         shared = () if arm.pretraining_seed is None else (arm.pretraining_seed,)
         for seed in (*(arm.seeds or ()), *shared):
             _among(seed, grid.seeds, f"{path}: seeds of {arm.name!r}")
-        if arm.config is None and arm.options:
+        if arm.config is not None:
+            _among(arm.data, grid.data, f"{path}: data of {arm.name!r}")
+        elif arm.options:
             raise ValueError(f"{path}: {arm.name!r} has options and no config")
-    if any(arm.config for arm in arms) and "pairs" not in grid.data:
-        raise ValueError(f"{path}: data must say where 'pairs' are, which arms are trained on")
     return grid
 
 

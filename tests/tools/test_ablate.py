@@ -19,14 +19,15 @@ from tools import ablate
 CONFIG = """
 RECIPE = "configs/pretrain/cmp_r18_quickstart_1xb16_300.py"
 CAMVID = "configs/downstream/segmentation_camvid_r18_1xb8_200.py"
-data = dict(pairs="pairs", camvid="camvid", cifar="cifar")
+data = dict(pairs="pairs", films="films", camvid="camvid", cifar="cifar")
 seeds = [0, 1]
 arms = [
     dict(name="random"),
     dict(name="no guidance", config=RECIPE, guided=False, options={"train_dataloader.dataset.max_points": 0}),
     dict(name="CMP", config=RECIPE),
     dict(
-        name="autoencoder", config=RECIPE, guided=None, seeds=[1], evaluations=["propagation", "k-NN"], note="one seed"
+        name="autoencoder", config=RECIPE, data="films", guided=None, seeds=[1], note="one seed",
+        evaluations=["propagation", "k-NN"],
     ),
 ]
 evaluations = [
@@ -42,7 +43,7 @@ EPE = {"cmp": 1.0, "no-guidance": 3.5, "interpolation": 2.0}
 def grid(tmp_path, monkeypatch):
     """A grid's config with folders of data; commands leave what the real ones would, or fail where told to."""
     (tmp_path / "grid.py").write_text(CONFIG)
-    for name in ("pairs", "camvid", "cifar"):
+    for name in ("pairs", "films", "camvid", "cifar"):
         (tmp_path / name).mkdir()
     monkeypatch.chdir(tmp_path)
     ran, failing = [], set()
@@ -181,6 +182,7 @@ def test_results_of_other_settings_are_not_taken_for_these(grid, capsys):
         ("guided=False", "guide=False", "did you mean 'guided'"),
         ("dataset.max_points", "dataset.max_point", "did you mean 'max_points'"),
         ('data="cifar"', 'data="cifr"', "did you mean 'cifar'"),
+        ('data="films"', 'data="film"', "data of 'autoencoder' has no 'film'; did you mean 'films'"),
         ("seeds = [0, 1]", "seed = [0, 1]", "did you mean 'seeds'"),
         ('name="CMP"', 'name="random"', "different names"),
         ("quickstart_1xb16_300", "quickstart_1xb16_301", "no such config"),
@@ -207,6 +209,13 @@ def test_a_slip_in_the_config_is_named_before_anything_is_run(grid, capsys, old,
 def test_a_slip_on_the_command_line_is_named_before_anything_is_run(grid, capsys, arguments, said):
     assert ablate.main(["grid.py", "out", *arguments]) == 2
     assert said in capsys.readouterr().err and grid[0] == []
+
+
+def test_an_arm_is_trained_on_the_data_that_it_names(grid):
+    ran, _ = grid
+    assert ablate.main(["grid.py", "out", "--only", "autoencoder", "CMP", "--seeds", "1", "--data", "films=cifar"]) == 0
+    data = [command[command.index("--data") + 1] for command in ran if "train.py" in command[1]]
+    assert data == ["pairs", "cifar"]
 
 
 def test_time_left_is_what_cells_of_a_kind_took():
