@@ -1,4 +1,4 @@
-"""The evidence's recipe for three times as long, every clip drawn as often: what more steps do to propagation.
+"""The evidence's recipe for three times as long: what more steps do.
 
 Run:     python tools/train.py THIS_FILE --data STORE
 Expect:  docs/results.md
@@ -10,7 +10,6 @@ from mmengine.config import read_base
 with read_base():
     from .cmp_r18_evidence_1xb16_400 import *
 
-train_dataloader.update(sampler=dict(type=PairSampler, balance_videos=True))
 param_scheduler = [
     dict(type=LinearLR, start_factor=0.02, by_epoch=False, begin=0, end=100),
     dict(type=CosineAnnealingLR, T_max=1100, eta_min=0.0, by_epoch=False, begin=100, end=1200),
