@@ -22,13 +22,14 @@ class SkipAutoencoder(FramePredictor):
     Args:
         given, trained: see `FramePredictor`.
         widths: channels of the stages, finest first; with an image encoder those of the steps up to full size.
+        residual: predict what is added to the last frame, instead of the frame itself through a tanh.
         image_encoder: None, or the dict of one of `cmp.models`' image encoders that has a stem.
 
     Raises:
         ValueError: widths are too few, or the image encoder has no stem.
 
     Source: a project on UCF-101 after Mathieu, Couprie and LeCun, ICLR 2016: four frames, 32 to 512 channels, skips.
-    Kernels and normalisation are not public: 3 x 3 with batch norm here. The image encoder in its place is ours.
+    Kernels and normalisation are not public: 3 x 3 with batch norm here. Residual, and the image encoder, are ours.
     """
 
     def __init__(
@@ -37,10 +38,12 @@ class SkipAutoencoder(FramePredictor):
         given: int = 4,
         trained: int = 1,
         widths: Sequence[int] = (32, 64, 128, 256, 512),
+        residual: bool = False,
         image_encoder: dict | None = None,
     ) -> None:
         super().__init__(given, trained)
-        self._arguments = dict(given=given, trained=trained, widths=list(widths))
+        self._arguments = dict(given=given, trained=trained, widths=list(widths), residual=residual)
+        self.residual = residual
         if image_encoder is not None:
             self._arguments |= describe_image_encoder(image_encoder)
             self.image_encoder = build_image_encoder(image_encoder)
@@ -77,7 +80,8 @@ class SkipAutoencoder(FramePredictor):
             skip = features.pop()
             up = F.interpolate(up, scale_factor=2.0, mode="nearest")
             up = layer(up if skip is None else torch.cat((up, skip), dim=1))
-        return self.head(up).tanh()[:, :, :height, :width]
+        out = self.head(up)[:, :, :height, :width]
+        return (frames[:, -1] + out).clamp(-1, 1) if self.residual else out.tanh()
 
     def describe(self) -> dict:
         return {"system": "skip autoencoder", **self._arguments}

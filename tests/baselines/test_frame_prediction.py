@@ -20,6 +20,7 @@ JUDGES = dict(judge_widths=((4,),) * 4, judge_kernels=((1,), (3,), (3,), (3,)), 
 MAKERS = {
     "seq2seq": lambda: ConvLSTMSeq2Seq(width=6, kernel=3),
     "skip": lambda: SkipAutoencoder(widths=(8, 12, 16)),
+    "skip, residual": lambda: SkipAutoencoder(widths=(8, 12, 16), residual=True),
     "skip with an image encoder": lambda: SkipAutoencoder(widths=(8, 12), given=2, image_encoder=ENCODER),
     "multi-scale": lambda: MultiScalePredictor(**NARROW),
     "adversarial": lambda: MultiScalePredictor(adversarial=0.05, **NARROW, **JUDGES),
@@ -157,6 +158,13 @@ def test_the_second_memory_goes_on_from_the_first_and_feeds_its_predictions_back
         first = model.decoder(state[0]).tanh()
         second = model.decoder(model.writer(model.encoder(first), state)[0]).tanh()
         torch.testing.assert_close(model.predict(frames[:, :4], 2), torch.stack((first, second), dim=1))
+
+
+def test_a_residual_of_nothing_is_the_last_frame_again():
+    model, frames = make("skip, residual").eval(), scale_pixels(clips())
+    torch.nn.init.zeros_(model.head.weight)
+    torch.nn.init.zeros_(model.head.bias)
+    assert torch.equal(model.predict(frames[:, :4], 2), copy_last(frames[:, :4], 2))
 
 
 def test_a_generator_that_adds_nothing_hands_on_the_coarser_guess():

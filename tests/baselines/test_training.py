@@ -75,6 +75,7 @@ SMALL = {
     "seq2seq_ucf101_1xb16_100k.py": ("videos_folder", {"model.width": 4, **CLIPS}),
     "skip_autoencoder_ucf101_1xb16_100k.py": ("videos_folder", {"model.widths": [4, 8, 8], **CLIPS}),
     "skip_autoencoder_clips_1xb16_1k.py": ("videos_folder", {"model.widths": [4, 8, 8], **CLIPS}),
+    "skip_autoencoder_residual_clips_1xb16_1k.py": ("videos_folder", {"model.widths": [4, 8, 8], **CLIPS}),
     "skip_autoencoder_r18_clips_1xb16_1k.py": ("videos_folder", {"model.widths": [4, 8], **CLIPS}),
     "visual_dynamics_clips_1xb16_1k.py": ("videos_folder", {**DYNAMICS, "model.motion_pools": [2, 2, 2, 2, 2, 1]}),
     "visual_dynamics_ucf101_1xb32_100k.py": (
