@@ -16,7 +16,7 @@ from cmp.baselines.gaussian_kl import gaussian_kl, gaussian_sample
 from cmp.baselines.glimpse import Window, window_from
 from cmp.baselines.sheet import picture_grid
 
-ZOOM = 3  # pictures of strokes are so many times as large, so that a window's outline shows
+ZOOM = 2  # pictures of strokes are so many times as large, so that a window's outline shows
 
 
 class DRAW(Baseline):
@@ -119,13 +119,13 @@ class DRAW(Baseline):
 
     def pictures(self, image: torch.Tensor, **_) -> dict[str, np.ndarray]:
         """`reconstructions`: pictures above what became of them; `samples`: made from numbers drawn from the prior;
-        `strokes`: a film of how 32 of those came to be, outlined where it paints; the last picture stands a while."""
+        `strokes`: a film of how 16 of those came to be, outlined where it paints; the last picture stands a while."""
         generator = torch.Generator(image.device).manual_seed(0)
         back = self.reconstruct(image, generator)[0][-1].sigmoid()
         z = torch.randn((64, self.strokes, self.latent), generator=generator, device=image.device)
         canvases, windows = self.sample(z)
-        film = [self._outlined(canvas[:32].sigmoid(), window) for canvas, window in zip(canvases, windows)]
-        film += 8 * [self._outlined(canvases[-1][:32].sigmoid(), None)]
+        film = [self._outlined(canvas[:16].sigmoid(), window) for canvas, window in zip(canvases, windows)]
+        film += 8 * [self._outlined(canvases[-1][:16].sigmoid(), None)]
         return {
             "reconstructions": picture_grid(torch.cat((image, back)), columns=len(image)),
             "samples": picture_grid(canvases[-1].sigmoid(), columns=8),

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from cmp.baselines.baseline import Baseline
@@ -141,9 +142,14 @@ class VideoPixelNetwork(Baseline):
         drawn = self.sample(some[:, : self.given], frames.shape[1] - self.given, generator)
         pairs = torch.cat((some, drawn)).unbind(dim=1)
         return {
-            "expected": picture_grid(rows, columns=expected.shape[1]),
-            "continued": np.stack([picture_grid(pair, columns=len(some)) for pair in pairs]),
+            "expected": picture_grid(_enlarged(rows), columns=expected.shape[1]),
+            "continued": np.stack([picture_grid(_enlarged(pair), columns=len(some)) for pair in pairs]),
         }
 
     def describe(self) -> dict:
         return {"system": "video pixel network", **self._arguments}
+
+
+def _enlarged(frames: torch.Tensor) -> torch.Tensor:
+    """Frames (N, C, H, W) whose pixels can be seen: whole times as large as keeps their height within 64 px."""
+    return F.interpolate(frames, scale_factor=max(1, 64 // frames.shape[2]))

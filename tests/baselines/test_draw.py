@@ -120,7 +120,7 @@ def test_pictures_are_the_same_each_time_and_the_film_outlines_where_it_paints()
     first, second = (small("with").pictures(images()) for _ in range(2))
     assert all((first[name] == second[name]).all() for name in first)
     film = first["strokes"]
-    assert film.shape == (3 + 8, 4 * (3 * 5 + 2) + 2, 8 * (3 * 7 + 2) + 2, 3)
+    assert film.shape == (3 + 8, 2 * (2 * 5 + 2) + 2, 8 * (2 * 7 + 2) + 2, 3)
     red = (film == (255, 0, 0)).all(axis=-1).any(axis=(1, 2))
     assert red.tolist() == [True] * 3 + [False] * 8
     assert not (small("without").pictures(images())["strokes"] == (255, 0, 0)).all(axis=-1).any()

@@ -178,8 +178,9 @@ def test_one_batch_is_learned_by_heart():
 def test_pictures_are_the_same_each_time_and_have_a_row_a_film(kind):
     first, second = (small(kind).float().pictures(film(kind, 3).float()) for _ in range(2))
     assert all((first[name] == second[name]).all() for name in first)
-    assert first["expected"].shape == (3 * 2 * (HEIGHT + 2) + 2, 2 * (WIDTH + 2) + 2, 3)
-    assert first["continued"].shape == (4, 2 * (HEIGHT + 2) + 2, 2 * (WIDTH + 2) + 2, 3)
+    height, width = 21 * HEIGHT + 2, 21 * WIDTH + 2
+    assert first["expected"].shape == (3 * 2 * height + 2, 2 * width + 2, 3)
+    assert first["continued"].shape == (4, 2 * height + 2, 2 * width + 2, 3)
 
 
 def test_what_does_not_fit_is_refused():
