@@ -36,6 +36,7 @@ VPN = {
     "model.channels": 4,
     "model.memory": 4,
     "model.sampled": 1,
+    "train_cfg.accumulate_batches": 1,
     "train_dataloader.batch_size": 2,
     "train_dataloader.dataset.num_frames": 4,
     "train_dataloader.dataset.canvas_hw": [7, 8],
