@@ -62,7 +62,7 @@ def test_one_batch_is_learned_by_heart():
     frames = colours[:, None, :, None, None].repeat(1, 2, 1, 16, 16)
     frames[0, :, :, :8] = 128
     optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
-    for _ in range(30):
+    for _ in range(20):
         optimizer.zero_grad()
         terms = model.bound_terms(frames)
         terms["squared_error"].mean().backward()

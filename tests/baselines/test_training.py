@@ -46,6 +46,7 @@ VPN = {
     "val_dataloader.dataset.shrink": 4,
     "val_dataloader.dataset.num_films": 3,
 }
+VAE = {"model.hidden": 8, "model.importance_draws": 2, "train_dataloader.batch_size": 4}
 # Which of conftest's data a config learns from, and what makes its steps small enough for a test.
 CLIPS = {
     "train_dataloader.batch_size": 2,
@@ -99,9 +100,9 @@ SMALL = {
             "val_dataloader.dataset.size_px": 32,
         },
     ),
-    "vae-adagrad_mnist_1xb100_1m.py": ("digits_folder", {"model.hidden": 8, "train_dataloader.batch_size": 4}),
-    "vae-gaussian_mnist_1xb100_6k.py": ("digits_folder", {"model.hidden": 8, "train_dataloader.batch_size": 4}),
-    "vae_mnist_1xb100_6k.py": ("digits_folder", {"model.hidden": 8, "train_dataloader.batch_size": 4}),
+    "vae-adagrad_mnist_1xb100_1m.py": ("digits_folder", VAE),
+    "vae-gaussian_mnist_1xb100_6k.py": ("digits_folder", VAE),
+    "vae_mnist_1xb100_6k.py": ("digits_folder", VAE),
     "vpn_bouncing16_1xb16_1k.py": ("digits_folder", VPN),
     "vpn_bouncing64_1xb16_300k.py": ("digits_folder", VPN),
 }
