@@ -44,4 +44,4 @@ def test_the_encoder_is_taken_out_of_a_baselines_checkpoint(system, tmp_path):
     assert backbone.name == "resnet18" and len(backbone.weights) > 100
     assert all(torch.equal(value, own[key]) for key, value in backbone.weights.items())
     assert backbone.metadata["pretrained_with"] == model.describe()["system"]
-    assert backbone.metadata["mean"] == "[123.675, 116.28, 103.53]" and backbone.metadata["pretraining_stride"] == "8"
+    assert backbone.metadata["mean"] == "[123.675, 116.28, 103.53]" and backbone.metadata["pretraining_stride"] == "32"

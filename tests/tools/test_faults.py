@@ -4,6 +4,7 @@ import importlib.util
 import os
 import resource
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -168,8 +169,10 @@ def test_a_second_job_on_a_store_is_sent_away_and_the_first_goes_on(kills, made,
     first = kills.start("prepare_flow.py", made / "videos", out, *kills.FLAGS)
     while not (out / "store.json").is_file() and first.poll() is None:
         pass
+    os.kill(first.pid, signal.SIGSTOP)  # else it might be done before the second has begun
     second = subprocess.run(command(kills, made / "videos", out), capture_output=True, text=True)
     assert second.returncode == 1 and "another job is writing this store; wait for it to end" in second.stderr
+    os.kill(first.pid, signal.SIGCONT)
     assert first.wait(100) == 0
     assert kills.contents(out) == kills.contents(made / "expected")
 
