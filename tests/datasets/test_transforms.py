@@ -316,7 +316,10 @@ def test_colours_change_and_motion_does_not():
     grey = Colour(contrast=0, cast=0, brightness=0, grey_probability=1)(pair, rng()).image
     np.testing.assert_allclose(grey[..., 0], pair.image.mean(axis=2), atol=0.51)
     assert (grey == grey[..., :1]).all()
-    white = Colour(contrast=0, cast=0, brightness=0, grey_probability=0)(
-        pair._replace(image=np.full_like(pair.image, 255)), rng()
-    )
-    assert (white.image == 255).all()
+    ends = np.zeros_like(pair.image)
+    ends[:10] = 255  # brighter than white is white, darker than black black: values do not wrap around
+    for seed in range(10):
+        new = Colour(contrast=0, cast=0, brightness=200, grey_probability=0)(pair._replace(image=ends), rng(seed)).image
+        offset = int(new[-1, 0, 0]) or int(new[0, 0, 0]) - 255
+        np.testing.assert_array_equal(new[:10], 255 + min(offset, 0))
+        np.testing.assert_array_equal(new[10:], max(offset, 0))

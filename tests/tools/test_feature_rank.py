@@ -10,6 +10,7 @@ def test_channels_that_say_the_same_count_once_and_unrelated_ones_each():
     random = torch.Generator().manual_seed(0)
     noise = torch.randn(6, 20000, generator=random)
     assert effective_rank(noise) == pytest.approx(6, abs=0.01)
+    assert effective_rank(noise * 10.0 ** torch.arange(6)[:, None] + 3) == pytest.approx(6, abs=0.01)  # at any scale
     assert effective_rank(noise[:1].repeat(6, 1) * torch.arange(1, 7)[:, None] + 5) == pytest.approx(1)
     assert effective_rank(torch.cat((noise[:2], noise[:2]))) == pytest.approx(2, abs=0.01)
     assert effective_rank(torch.cat((noise[:3], torch.full((4, 20000), 3.0)))) == pytest.approx(3, abs=0.01)
