@@ -35,6 +35,7 @@ ROOT = Path(__file__).resolve().parents[1]
 RANDOM = "random"
 INTERPOLATION = Arm("interpolation", seeds=(0,))  # no network: the same for all seeds
 PRETRAINING = "pretraining"
+SEEDLESS = ("propagation", "knn")  # tasks that give one pretraining the same number whatever the seed
 
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
@@ -171,11 +172,13 @@ def list_cells(grid: Grid, out: Path, only: list[str] | None = None, seeds: list
             if arm.config and (arm.name, pretraining_seed) not in pretrained:
                 pretrained.add((arm.name, pretraining_seed))
                 cells.append(Cell(grid, out, arm, pretraining_seed, None))
-            propagates = arm.config and arm.guided is not None and seed == pretraining_seed
+            propagates = arm.config and arm.guided is not None
             for evaluation in grid.evaluations:
                 if arm.evaluations is not None and evaluation.name not in arm.evaluations:
                     continue
                 if evaluation.task == "propagation" and not propagates:
+                    continue
+                if arm.config and seed != pretraining_seed and evaluation.task in SEEDLESS:
                     continue
                 cells.append(Cell(grid, out, arm, seed, evaluation))
     return cells
