@@ -8,17 +8,14 @@ Source:  Kingma and Welling, ICLR 2014, for the bound; network, schedule and cro
 """
 
 from mmengine.config import read_base
-from mmengine.optim import CosineAnnealingLR, LinearLR
-from torch.optim import AdamW
 
 from cmp.baselines.frame_vae import FrameVAE
-from cmp.engine.loops import PairTrainLoop
-from cmp.engine.step import PreciseOptimWrapper
 from cmp.models import PyramidResNet
 
 with read_base():
     from .._base_.baseline import *
     from .._base_.datasets.clips import *
+    from .._base_.schedules.adamw_1k import *
 
 model = dict(
     type=FrameVAE,
@@ -29,22 +26,5 @@ model = dict(
 )
 train_dataloader.update(dataset=dict(short_side_px=160, size_px=128))
 val_dataloader.update(dataset=dict(short_side_px=160, size_px=128, max_clips=160))
-optim_wrapper = dict(
-    type=PreciseOptimWrapper,
-    precision="float32",
-    optimizer=dict(type=AdamW, lr=1e-3, weight_decay=0.01),
-    clip_grad=None,
-)
-param_scheduler = [
-    dict(type=LinearLR, start_factor=0.02, by_epoch=False, begin=0, end=30),
-    dict(type=CosineAnnealingLR, T_max=970, eta_min=0.0, by_epoch=False, begin=30, end=1000),
-]
-train_cfg = dict(
-    type=PairTrainLoop,
-    max_iters=1000,
-    val_interval=1000,
-    channels_last=False,
-    accumulate_batches=1,
-    max_skips_in_row=10,
-)
+optim_wrapper.update(precision="float32")
 default_hooks.update(logger=dict(interval=20), checkpoint=dict(interval=250, max_keep_ckpts=2))
