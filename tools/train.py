@@ -24,7 +24,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the checkout's o
 from cmp.datasets import open_pairs
 from cmp.engine.checkpoint import newest_checkpoint, read_checkpoint
 from cmp.engine.config import read_config
-from cmp.engine.processes import any_process
+from cmp.engine.processes import any_process, leave_together
 from cmp.engine.provenance import record_start
 from cmp.engine.runner import PairRunner
 from cmp.engine.stop_signals import STOPPED_STATUS
@@ -190,8 +190,7 @@ def main(argv: list[str] | None = None) -> int:
         checkpoint = newest.read_text().strip() if newest.is_file() else "none was due"
         done = f"stopped by {stopped_by} at" if stopped_by else "trained to"
         print(f"{done} step {runner.iter} of {runner.max_iters}; checkpoint: {checkpoint}; log: {runner.log_dir}")
-    if torch.distributed.is_initialized():
-        torch.distributed.destroy_process_group()
+    leave_together()
     return final_status(STOPPED_STATUS) if stopped_by else 0
 
 

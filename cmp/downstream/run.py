@@ -10,6 +10,7 @@ from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 
 from cmp.engine.loops import PropagationValLoop
+from cmp.engine.processes import leave_together
 from cmp.engine.provenance import record_start
 from cmp.engine.runner import PairRunner
 
@@ -89,8 +90,7 @@ def train_and_judge(config: Config, checkpoint: str | None) -> dict | None:
     runner.train()
     metrics, stopped = runner.val_loop.metrics, runner.train_loop.stopped_by
     first = runner.rank == 0
-    if torch.distributed.is_initialized():
-        torch.distributed.destroy_process_group()
+    leave_together()
     if not first or stopped:
         return None
     about = dict(steps=runner.iter, seed=runner.seed, backbone=str(config.model.backbone), start=start)

@@ -1,7 +1,7 @@
 """What the processes of a run have to agree on."""
 
 import torch
-from mmengine.dist import all_reduce, get_world_size
+from mmengine.dist import all_reduce, barrier, get_world_size
 
 
 def any_process(flag: bool) -> bool:
@@ -11,3 +11,14 @@ def any_process(flag: bool) -> bool:
     votes = torch.tensor(float(flag))
     all_reduce(votes, op="max")  # mmengine moves it to the device that the process group talks over, and back
     return bool(votes > 0)
+
+
+def leave_together() -> None:
+    """End the process group once all have come so far.
+
+    The first process keeps the place where the others find each other: if it were gone before they are done, they would
+    fail at the very end, and torchrun would start the finished run again.
+    """
+    if torch.distributed.is_initialized():
+        barrier()
+        torch.distributed.destroy_process_group()

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from torch import nn
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
-from cmp.engine.processes import any_process  # noqa: E402
+from cmp.engine.processes import any_process, leave_together  # noqa: E402
 from cmp.engine.step_guard import StepGuard  # noqa: E402
 from tools.train import torchrun_started_again  # noqa: E402
 
@@ -72,7 +73,12 @@ def work(out):
     unchanged = all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
     seen["skipped"] = [guard.skipped, unchanged]
     torch.save(seen, Path(out) / f"{rank}.pth")
-    torch.distributed.destroy_process_group()
+    if rank == 1:
+        time.sleep(0.5)  # the first would be gone long before
+        (Path(out) / "arrived").touch()
+    leave_together()
+    if rank == 0 and not (Path(out) / "arrived").exists():
+        (Path(out) / "left_alone").touch()
 
 
 @pytest.fixture(scope="module")
@@ -83,6 +89,7 @@ def seen(tmp_path_factory):
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
     process = subprocess.run(list(map(str, command)), env=environment, capture_output=True, text=True, timeout=200)
     assert process.returncode == 0, process.stderr[-3000:]
+    assert not (out / "left_alone").exists(), "the first process, which the other needs, was gone before it"
     return [torch.load(out / f"{rank}.pth", weights_only=True) for rank in range(2)]
 
 
