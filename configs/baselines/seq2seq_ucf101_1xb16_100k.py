@@ -7,31 +7,15 @@ Source:  a project on UCF-101 after Mathieu, Couprie and LeCun, ICLR 2016: batch
 """
 
 from mmengine.config import read_base
-from torch.optim import Adam
 
 from cmp.baselines.seq2seq import ConvLSTMSeq2Seq
-from cmp.engine.loops import PairTrainLoop
-from cmp.engine.step import PreciseOptimWrapper
 
 with read_base():
     from .._base_.baseline import *
     from .._base_.datasets.clips import *
+    from .._base_.schedules.adam_100k import *
 
 model = dict(type=ConvLSTMSeq2Seq, given=4, trained=4, width=64, kernel=5)
 train_dataloader.update(num_workers=4, dataset=dict(short_side_px=64, size_px=64, val_share=0.1))
 val_dataloader.update(num_workers=2, dataset=dict(short_side_px=64, size_px=64, val_share=0.1, max_clips=2000))
-optim_wrapper = dict(
-    type=PreciseOptimWrapper,
-    precision="float32",
-    optimizer=dict(type=Adam, lr=1e-3),
-)
-param_scheduler = []
-train_cfg = dict(
-    type=PairTrainLoop,
-    max_iters=100000,
-    val_interval=10000,
-    channels_last=False,
-    accumulate_batches=1,
-    max_skips_in_row=10,
-)
 default_hooks.update(logger=dict(interval=100), checkpoint=dict(interval=5000, max_keep_ckpts=2))

@@ -7,15 +7,13 @@ Source:  Xue et al., NIPS 2016: widths, kernels, Adam with 0.001, batch 32. It d
 """
 
 from mmengine.config import read_base
-from torch.optim import Adam
 
 from cmp.baselines.visual_dynamics import VisualDynamics
-from cmp.engine.loops import PairTrainLoop
-from cmp.engine.step import PreciseOptimWrapper
 
 with read_base():
     from .._base_.baseline import *
     from .._base_.datasets.clips import *
+    from .._base_.schedules.adam_100k import *
 
 model = dict(
     type=VisualDynamics,
@@ -34,19 +32,5 @@ train_dataloader.update(
 )
 val_dataloader.update(
     num_workers=2, dataset=dict(num_frames=2, short_side_px=128, size_px=128, val_share=0.1, max_clips=2000)
-)
-optim_wrapper = dict(
-    type=PreciseOptimWrapper,
-    precision="float32",
-    optimizer=dict(type=Adam, lr=1e-3),
-)
-param_scheduler = []
-train_cfg = dict(
-    type=PairTrainLoop,
-    max_iters=100000,
-    val_interval=10000,
-    channels_last=False,
-    accumulate_batches=1,
-    max_skips_in_row=10,
 )
 default_hooks.update(logger=dict(interval=100), checkpoint=dict(interval=5000, max_keep_ckpts=2))
