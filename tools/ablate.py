@@ -146,7 +146,7 @@ class Cell:
         about = dict(arm=self.arm.name, seed=self.seed, evaluation=self.kind, settings=self.settings)
         about |= dict(command=shlex.join(map(str, command)), config=self.arm.config, options=str(self.arm.options))
         about |= dict(hardware=hardware(), seconds=round(seconds, 1), metrics=metrics, **commit())
-        partial = self.result.with_suffix(".partial")
+        partial = self.result.with_suffix(f".{os.getpid()}.partial")  # others may be at the same cell
         partial.write_text(json.dumps(about, indent=1) + "\n")
         os.replace(partial, self.result)
         return seconds
