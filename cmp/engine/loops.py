@@ -207,16 +207,15 @@ def predict_with_controls(model: CMP, batch: dict) -> list[dict]:
         `flow_no_guidance`, `flow_shuffled_image` (None where the batch holds no other video).
     """
     guidance, mask = batch["guidance"], batch["mask"]
-    size_hw = guidance.shape[2:]
     features = model.encode_image(batch["image"])
     logits = model.propagate(features, guidance, mask)
     loss = model.loss(logits, batch["flow"], batch["valid"])
-    flow = model.decode(logits, size_hw)
-    unguided = model.propagate(features, torch.zeros_like(guidance), torch.zeros_like(mask))
-    unguided = model.decode(unguided, size_hw)
+    flow = model.decode(logits, guidance, mask)
+    nothing = torch.zeros_like(guidance), torch.zeros_like(mask)
+    unguided = model.decode(model.propagate(features, *nothing), *nothing)
     others = other_video(batch["video"])
     wrong = type(features)(*(None if f is None else f[others.to(f.device)] for f in features))
-    shuffled = model.decode(model.propagate(wrong, guidance, mask), size_hw)
+    shuffled = model.decode(model.propagate(wrong, guidance, mask), guidance, mask)
     return [
         dict(
             loss=loss,

@@ -68,7 +68,7 @@ class PropagatorGraph(nn.Module):
     def forward(self, image: torch.Tensor, sparse: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         network = self.propagator.network
         features = network.decoder.prepare(network.image_encoder(self.propagator._normalized(image)))
-        return network.decode(self.propagator._logits(features, sparse, mask), image.shape[2:])
+        return network.decode(self.propagator._logits(features, sparse, mask), sparse, mask)
 
 
 def least_side_px(propagator: MotionPropagator) -> int:

@@ -240,12 +240,12 @@ class MotionPropagator(nn.Module):
         flows, confidences = [], []
         for first in range(0, len(sparse), sets_at_once):
             part = slice(first, first + sets_at_once)
-            padded = (F.pad(t[part].to(self.device), (0, right, 0, bottom)) for t in (sparse, mask))
+            padded = [F.pad(t[part].to(self.device), (0, right, 0, bottom)) for t in (sparse, mask)]
             features = encoded.features
             if len(features.top) > 1:
                 features = ImageFeatures(*(None if f is None else f[part] for f in features))
             logits = self._logits(features, *padded)
-            flow = self.network.decode(logits, (height, width))
+            flow = self.network.decode(logits, *padded)
             flows.append(flow[:, :, : size_hw[0], : size_hw[1]])
             if return_confidence:
                 confidence = _confidence(self.network.quantizer.split_logits(logits))

@@ -3,6 +3,7 @@
 Legend: B batch, H W image pixels, h w cells of the logits.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 
 import torch
@@ -13,6 +14,7 @@ from torch import nn
 
 from cmp.flow import FlowQuantizer, JointFlowQuantizer, PolarFlowQuantizer
 from cmp.models.backbones import AlexNetFCN, ImageFeatures, PyramidResNet, ResNet, TimmEncoder
+from cmp.models.guide_correction import correct_at_guides
 from cmp.models.initialisation import initialise
 from cmp.models.losses import DirectFlow, DiscreteLoss, RegressionLoss
 from cmp.models.motion_encoder import MotionEncoder
@@ -45,11 +47,13 @@ class CMP(BaseModel):
         loss: `DiscreteLoss` or `RegressionLoss`.
         mean, std: three values each: normalisation of RGB images with values 0..255.
         init: "published" or "default" (see `initialise`); a pretrained image encoder keeps its weights under both.
+        guide_reach_px: how far around a guide the prediction is corrected by what it lacks there, px (see
+            `correct_at_guides`); no part of training. None, as published: a prediction need not obey its guides.
         data_preprocessor: what a batch passes before training steps (`DeviceGuidance`); None only moves it to the
             device. No part of the network, and not in its description.
 
     Raises:
-        ValueError: parts do not fit each other, or a dict lacks "type".
+        ValueError: parts do not fit each other, a dict lacks "type", or a value is out of range.
 
     Source: Zhan et al., "Self-Supervised Learning via Conditional Motion Propagation", CVPR 2019.
     """
@@ -65,6 +69,7 @@ class CMP(BaseModel):
         mean: Sequence[float] = PUBLISHED_MEAN,
         std: Sequence[float] = PUBLISHED_STD,
         init: str = "published",
+        guide_reach_px: float | None = None,
         data_preprocessor: dict | nn.Module | None = None,
     ) -> None:
         super().__init__(data_preprocessor=data_preprocessor)
@@ -72,6 +77,7 @@ class CMP(BaseModel):
         parts |= dict(quantizer=quantizer, loss=loss)
         self._description = {name: _describe(part) for name, part in parts.items()}
         self._description |= dict(mean=[float(v) for v in mean], std=[float(v) for v in std], init=init)
+        self._description |= dict(guide_reach_px=guide_reach_px)
 
         self.image_encoder = _build(image_encoder)
         self.motion_encoder = _build(
@@ -94,6 +100,9 @@ class CMP(BaseModel):
             raise ValueError(f"decoder puts out {logits} channels, quantizer needs {needed}")
         if len(mean) != 3 or len(std) != 3 or min(std) <= 0:
             raise ValueError(f"mean and std must be three values each, std above 0, got {mean} and {std}")
+        if guide_reach_px is not None and not 0 < guide_reach_px < math.inf:
+            raise ValueError(f"guide_reach_px must be above 0 and finite, or None, got {guide_reach_px}")
+        self.guide_reach_px = guide_reach_px
         self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std, dtype=torch.float32).view(1, 3, 1, 1), persistent=False)
 
@@ -133,7 +142,7 @@ class CMP(BaseModel):
         if mode == "tensor":
             return logits
         if mode == "predict":
-            return self.decode(logits, image.shape[2:])
+            return self.decode(logits, guidance, mask)
         if mode == "loss":
             if flow is None:
                 raise ValueError("mode 'loss' needs the target flow")
@@ -166,12 +175,17 @@ class CMP(BaseModel):
             raise ValueError(f"features of {features.top.shape[0]} images do not fit {len(guidance)} guidance sets")
         return self.decoder(features, motion)
 
-    def decode(self, logits: torch.Tensor, size_hw: Sequence[int]) -> torch.Tensor:
-        """Flow (B, 2, H, W) float32, px, from logits (B, num_logits, h, w): expectation first, upsampling after."""
-        flow = self.quantizer.expectation(logits).float()
-        if flow.shape[2:] == tuple(size_hw):
+    def decode(self, logits: torch.Tensor, guidance: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        """Flow (B, 2, H, W) float32, px, from logits (B, num_logits, h, w) and the guidance they were predicted from.
+
+        Expectation first, upsampling after; then, with a `guide_reach_px`, the flow is made to obey the guides.
+        """
+        flow, size_hw = self.quantizer.expectation(logits).float(), guidance.shape[2:]
+        if flow.shape[2:] != size_hw:
+            flow = F.interpolate(flow, size=size_hw, mode="bilinear", align_corners=True)
+        if self.guide_reach_px is None:
             return flow
-        return F.interpolate(flow, size=tuple(size_hw), mode="bilinear", align_corners=True)
+        return correct_at_guides(flow, guidance, mask, reach_px=self.guide_reach_px)
 
     def describe(self) -> dict:
         """The constructor's arguments as plain values, for a checkpoint: `from_description` rebuilds the network.

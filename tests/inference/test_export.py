@@ -54,7 +54,8 @@ def network(name):
     """A network whose output depends on all it reads."""
     torch.manual_seed(0)
     quantizer = dict(type=FlowQuantizer, num_bins=11, max_flow_px=50.0)
-    model = CMP(*NETWORKS[name], quantizer, dict(type=DiscreteLoss), init="default").eval()
+    reach_px = 12.0 if name in ("nearest", "attention") else None  # for both formats
+    model = CMP(*NETWORKS[name], quantizer, dict(type=DiscreteLoss), init="default", guide_reach_px=reach_px).eval()
     torch.nn.init.normal_(model.decoder.head.weight, std=1.0)
     return model
 

@@ -18,6 +18,7 @@ from cmp.models import (
     ResNet,
     SkipPropagationDecoder,
 )
+from cmp.models.guide_correction import correct_at_guides
 
 
 def build(image_encoder=None, motion_encoder=None, decoder=None, quantizer=None, loss=None, seed=0, **arguments):
@@ -174,6 +175,21 @@ def test_prediction_is_the_decoded_logits_upsampled_to_the_image(name):
     assert logits.shape == (2, 198, 64 // stride, 96 // stride) and flow.shape == (2, 2, 64, 96)
     coarse = model.quantizer.expectation(logits)
     torch.testing.assert_close(flow[:, :, ::63, ::95], coarse[:, :, :: coarse.shape[2] - 1, :: coarse.shape[3] - 1])
+
+
+def test_with_a_reach_predictions_obey_their_guides_and_logits_and_loss_stay():
+    plain, obedient = (build(init="default", guide_reach_px=reach).eval() for reach in (None, 12.0))
+    data = batch()
+    with torch.no_grad():
+        assert torch.equal(plain(**data), obedient(**data))
+        assert torch.equal(plain(**data, mode="loss")["loss"], obedient(**data, mode="loss")["loss"])
+        before, after = plain(**data, mode="predict"), obedient(**data, mode="predict")
+    torch.testing.assert_close(after, correct_at_guides(before, data["guidance"], data["mask"], reach_px=12.0))
+    at_guides = data["mask"].expand(-1, 2, -1, -1) > 0
+    assert (after - data["flow"])[at_guides].abs().mean() < 0.1 * (before - data["flow"])[at_guides].abs().mean()
+    assert CMP.from_description(obedient.describe()).guide_reach_px == 12.0
+    with pytest.raises(ValueError, match="guide_reach_px must be above 0"):
+        build(guide_reach_px=0)
 
 
 def test_one_encoded_image_serves_many_guidance_sets():
