@@ -28,7 +28,7 @@ def system(name: str, config: str) -> dict:
 
 arms = [
     dict(name="random"),
-    dict(name="CMP", config="configs/pretrain/cmp_r18_evidence_1xb16_400.py", guided=None),
+    dict(name="CMP", config="configs/pretrain/cmp_r18_evidence_1xb16_800.py", guided=None, options=LENGTH),
     system("local motion", "local-motion_r18_clips_1xb16_1k"),
     system("video autoencoder", "video-autoencoder_r18_clips_1xb16_1k"),
     system("frame prediction", "skip_autoencoder_r18_clips_1xb16_1k"),

@@ -148,7 +148,7 @@ ONE_OF_EACH_NETWORK = (
     "cmp_r50_yfcc_16xb10_42k_device-guides.py",
     "cmp_r50-skip_vip-mpii_8xb8_42k.py",
     "cmp_r18_quickstart_1xb16_300.py",
-    "cmp_r18_evidence_1xb16_400.py",
+    "cmp_r18_evidence_1xb16_800.py",
     "cmp_timm-convnext-atto_quickstart_1xb16_300.py",
 )
 
