@@ -15,8 +15,6 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -24,18 +22,12 @@ import av
 import cv2
 import numpy as np
 
+from cmp.video.probe import FileProbe, open_container, packets, probe_file, reason_of
+
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
 BACKENDS = ("auto", "decord", "pyav", "frames")
 _BATCH_BYTES = 16 << 20  # frames asked of decord at a time; one frame is always allowed
-# What FFmpeg may take a file for. Not what is left: lists by which one file opens others, also over the network
-# (concat, hls, dash), and pictures.
-_FORMATS = (
-    "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,mpegvideo,m4v,h264,hevc,vvc,av1,obu,ivf,flv,live_flv,asf,"
-    "asf_o,ogg,yuv4mpegpipe,mjpeg,mjpeg_2000,jpeg_pipe,dv,gif,apng,mxf,nut,rm,gxf,lxf,wtv,dirac,vc1,cavsvideo,h263,h261,swf,nsv"
-)
-_INDEXED = ("mov,", "matroska,")  # containers with a table of key frames (FFmpeg's names begin so)
 _WORTH_A_JUMP = 48  # frames that need not be decoded
-_MAX_PIXELS = 1 << 27  # of a frame; 16k x 8k. A few kilobytes can claim, and fill, any size
 _DECORD_BYTES = 256 << 20  # decord is trusted with files whose frames, all together, stay below this
 
 
@@ -126,120 +118,6 @@ def is_frame_name(name: str) -> bool:
     return name.lower().endswith(IMAGE_SUFFIXES) and not name.startswith(".")
 
 
-@dataclass(frozen=True)
-class FileProbe:
-    """What one walk through a file's packets tells, without decoding more than its first frame."""
-
-    times_s: np.ndarray  # (N,) float64, rising, 0 first
-    pts: np.ndarray | None  # (N,) int64 presentation stamps in stream units, rising; None if not to be relied on
-    keys: np.ndarray  # (K,) int64 positions of the key frames, rising; empty if jumping to them is not to be tried
-    fps: float
-    coded_size_hw: tuple[int, int]
-    quarter_turns: int  # counter-clockwise turns by 90 degrees that put a decoded frame upright
-    problem: str | None
-
-    @property
-    def size_hw(self) -> tuple[int, int]:
-        height, width = self.coded_size_hw
-        return (width, height) if self.quarter_turns % 2 else (height, width)
-
-
-def probe_file(path: str | os.PathLike, on_work: Callable[[], None] | None = None) -> FileProbe:
-    """Walk through the packets of the best video stream; `on_work` is called every 500.
-
-    Raises:
-        ValueError: not a video, no video stream, or no frame that can be decoded (the message names the file).
-    """
-    stamps: list[int] = []
-    key_stamps: list[int] = []
-    last_dts = None
-    has_pts, goes_back = False, False
-    first = None
-    problem = None
-    try:
-        with _open_container(path) as (container, stream):
-            claimed, claimed_s = stream.frames, _claimed_duration(container, stream)
-            can_jump = container.format.name.startswith(_INDEXED)
-            has_pts = container.format.name != "avi"  # AVI states none: FFmpeg's guesses come out of order
-            time_base = float(stream.time_base or 0)
-            rate = float(stream.average_rate or 0)
-            try:
-                for packet in _packets(container, stream):
-                    if first is None:
-                        try:
-                            first = next(iter(packet.decode()), None)
-                        except av.FFmpegError as error:
-                            problem = f"frames at the start cannot be decoded ({_reason(error)})"
-                    if packet.size == 0 or packet.is_discard:  # discarded: outside the edit list, never shown
-                        continue
-                    if on_work is not None and len(stamps) % 500 == 0:
-                        on_work()
-                    has_pts &= packet.pts is not None
-                    if packet.dts is not None:
-                        goes_back |= last_dts is not None and packet.dts < last_dts
-                        last_dts = packet.dts
-                    if packet.is_keyframe and packet.pts is not None:
-                        key_stamps.append(packet.pts)
-                    stamp = packet.pts if packet.pts is not None else packet.dts
-                    stamps.append(stamp if stamp is not None else (stamps[-1] + 1 if stamps else 0))
-            except av.FFmpegError as error:
-                problem = f"breaks off after {len(stamps)} frames ({_reason(error)})"
-    except (av.FFmpegError, OSError) as error:
-        raise ValueError(f"{path}: cannot be read as a video ({_reason(error)})") from error
-    if first is None or not stamps:
-        raise ValueError(f"{path}: no frame can be decoded" + (f"; {problem}" if problem else ""))
-    if problem is None and claimed > len(stamps):
-        problem = f"the container claims {claimed} frames and holds {len(stamps)}"
-
-    pts = np.sort(np.asarray(stamps, np.int64))
-    times_s = (pts - pts[0]) * time_base
-    # Packets come in the order of decoding: where that goes back, two recordings share the file, and sorting would mix
-    # their frames.
-    rising = len(pts) == 1 or (bool((np.diff(pts) > 0).all()) and time_base > 0 and not goes_back)
-    if rising and len(pts) > 1:
-        fps = (len(pts) - 1) / times_s[-1]
-    else:  # stamps that repeat tell nothing: space the frames evenly
-        fps = rate if rate > 0 else 25.0
-        times_s = np.arange(len(pts)) / fps
-    if problem is None and goes_back:
-        problem = "the time stamps go back: several recordings in one file"
-    if problem is None and claimed_s > 1.05 * times_s[-1] + 3 / fps:
-        problem = f"the container claims {claimed_s:.1f} s, and its frames end after {times_s[-1]:.1f} s"
-    quarter_turns = round(first.rotation / 90) % 4
-    trusted = has_pts and rising
-    return FileProbe(
-        times_s=times_s,
-        pts=pts if trusted else None,
-        keys=np.searchsorted(pts, np.sort(key_stamps)) if trusted and can_jump else np.empty(0, np.int64),
-        fps=rate if rate > 0 and len(pts) == 1 else fps,
-        coded_size_hw=(first.height, first.width),
-        quarter_turns=quarter_turns,
-        problem=problem,
-    )
-
-
-def _packets(container, stream) -> Iterator[av.Packet]:
-    """All packets of a stream; goes on where FFmpeg says "try again", which it does after damage."""
-    repeated = 0
-    while True:
-        try:
-            for packet in container.demux(stream):
-                repeated = 0
-                yield packet
-            return
-        except av.BlockingIOError:
-            repeated += 1
-            if repeated == 1000:  # without a packet in between
-                raise
-
-
-def _claimed_duration(container, stream) -> float:
-    """Seconds that the container says its video lasts; 0 if it says nothing."""
-    if stream.duration is not None and stream.time_base:
-        return float(stream.duration * stream.time_base)
-    return (container.duration or 0) / 1e6
-
-
 class _Reader:
     """The part all readers share: closing, and the check of the positions asked for."""
 
@@ -291,7 +169,7 @@ class PyavReader(_Reader):
     def _read(self, wanted: list[int]) -> Iterator[Frame]:
         given = 0
         try:
-            with _open_container(self._path) as (container, stream):
+            with open_container(self._path) as (container, stream):
                 stream.thread_type = "NONE"
                 frames, index, decoded = self._decoded(container, stream), -1, None
                 for target in wanted:
@@ -321,7 +199,7 @@ class PyavReader(_Reader):
                     given += 1
                     yield Frame(index, float(self.times_s[index]), image)
         except (av.FFmpegError, OSError) as error:
-            self._note(f"reading broke off after {given} of {len(wanted)} frames ({_reason(error)})")
+            self._note(f"reading broke off after {given} of {len(wanted)} frames ({reason_of(error)})")
         if given < len(wanted):
             self._note(f"reading ended after {given} of {len(wanted)} frames")
 
@@ -337,7 +215,7 @@ class PyavReader(_Reader):
 
     def _image_by_jump(self, start: int, target: int) -> np.ndarray | None:
         try:
-            with _open_container(self._path) as (container, stream):
+            with open_container(self._path) as (container, stream):
                 stream.thread_type = "NONE"
                 next(self._decoded(container, stream), None)
                 container.seek(int(self._probe.pts[start]), stream=stream)
@@ -356,11 +234,11 @@ class PyavReader(_Reader):
         start: the key frame that was jumped to. If decoding begins behind it, this goes back to the beginning.
         """
         landed = start is None
-        for packet in _packets(container, stream):
+        for packet in packets(container, stream):
             try:
                 frames = packet.decode()
             except av.FFmpegError as error:
-                self._note(f"damaged after frame {last} ({_reason(error)})")
+                self._note(f"damaged after frame {last} ({reason_of(error)})")
                 continue
             for frame in frames:
                 # The stamp tells the position even where frames before it were lost; else count, but not after a jump.
@@ -396,7 +274,7 @@ class DecordReader(_Reader):
             count = len(self._reader)
             starts = np.asarray(self._reader.get_frame_timestamp(range(count)), np.float64).reshape(-1, 2)[:, 0]
         except Exception as error:  # decord's own classes derive from Exception alone
-            raise ValueError(f"{path}: decord cannot open it ({_reason(error)})") from error
+            raise ValueError(f"{path}: decord cannot open it ({reason_of(error)})") from error
         # Its seeks go by these stamps, and its count takes in frames that never come: if it disagrees with the
         # container, its frames cannot be placed.
         if count != len(probe.times_s) or np.abs(starts - probe.times_s).max() > 0.5 / probe.fps:
@@ -414,7 +292,7 @@ class DecordReader(_Reader):
             try:
                 self._reader.get_batch([0])
             except Exception as error:  # decord's own classes derive from Exception alone
-                self._note(f"decord cannot read the first frame ({_reason(error)})")
+                self._note(f"decord cannot read the first frame ({reason_of(error)})")
                 return
         batch_size = max(1, min(16, _BATCH_BYTES // (3 * height * width)))
         for start in range(0, len(wanted), batch_size):
@@ -422,7 +300,7 @@ class DecordReader(_Reader):
             try:
                 images = self._reader.get_batch(batch).asnumpy()
             except Exception as error:  # decord's own classes derive from Exception alone
-                self._note(f"decord stopped after {start} of {len(wanted)} frames ({_reason(error)})")
+                self._note(f"decord stopped after {start} of {len(wanted)} frames ({reason_of(error)})")
                 return
             if images.shape != (len(batch), height, width, 3):
                 self._note(f"decord gives frames of shape {images.shape[1:]} instead of {(height, width, 3)}")
@@ -474,33 +352,3 @@ class FramesReader(_Reader):
         except cv2.error:
             image = None
         return None if image is None else cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
-
-
-@contextmanager
-def _open_container(path: str | os.PathLike):
-    """Yield (container, best video stream). An absolute path, so that no file name reads as a protocol."""
-    path = os.path.abspath(path)
-    file = None
-    try:
-        path.encode("utf-8")
-    except UnicodeEncodeError:  # a name that is not text: FFmpeg wants text, so hand it the open file
-        file = open(path, "rb")
-    try:
-        options = {"format_whitelist": _FORMATS, "protocol_whitelist": "file"}
-        with av.open(file or path, metadata_errors="replace", container_options=options) as container:
-            stream = container.streams.best("video")
-            if stream is None:
-                raise ValueError(f"{path}: has no video stream")
-            if stream.codec_context is None:
-                raise ValueError(f"{path}: no decoder for its video stream")
-            stream.codec_context.options = {"max_pixels": str(_MAX_PIXELS)}
-            yield container, stream
-    finally:
-        if file is not None:
-            file.close()
-
-
-def _reason(error: BaseException) -> str:
-    """One short line of an error; decord appends its C++ stack, FFmpeg the whole path."""
-    lines = str(getattr(error, "strerror", None) or error).strip().splitlines()
-    return lines[0][:200] if lines else type(error).__name__

@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from cmp.video import open_video, readers, write_video
+from cmp.video.probe import probe_file
 from cmp.video.readers import natural_key
 
 HEIGHT, WIDTH = 48, 96
@@ -253,9 +254,9 @@ def test_a_list_of_other_files_is_not_a_video(tmp_path, content):
 
 
 def test_pictures_beyond_any_sense_are_refused_before_they_fill_the_memory(clip, monkeypatch):
-    monkeypatch.setattr(readers, "_MAX_PIXELS", 2 * HEIGHT * WIDTH)
+    monkeypatch.setattr("cmp.video.probe._MAX_PIXELS", 2 * HEIGHT * WIDTH)
     assert len(read(clip, [0, 5])[0]) == 2
-    monkeypatch.setattr(readers, "_MAX_PIXELS", HEIGHT * WIDTH - 1)
+    monkeypatch.setattr("cmp.video.probe._MAX_PIXELS", HEIGHT * WIDTH - 1)
     with pytest.raises(ValueError, match="no frame can be decoded"):
         open_video(clip)
 
@@ -279,8 +280,10 @@ def test_reading_goes_on_where_ffmpeg_says_try_again(clip, monkeypatch):
                 if number % 3 == 2:
                     raise av.BlockingIOError(11, "Resource temporarily unavailable")
 
-    plain = readers._packets
-    monkeypatch.setattr(readers, "_packets", lambda container, stream: plain(Interrupted(container), stream))
+    plain = readers.packets
+    for module in ("probe", "readers"):
+        name = f"cmp.video.{module}.packets"
+        monkeypatch.setattr(name, lambda container, stream: plain(Interrupted(container), stream))
     frames, reader = read(clip, range(40), "pyav")
     assert reader.num_frames == len(frames) == 40 and reader.problem is None
 
@@ -316,7 +319,7 @@ def test_jumping_to_key_frames_gives_the_frames_of_decoding_straight_through(
     tmp_path, monkeypatch, name, codec, options
 ):
     encode_as(tmp_path / name, codec, options, noisy_frames(240))
-    probe = readers.probe_file(tmp_path / name)
+    probe = probe_file(tmp_path / name)
     decoded = []
     monkeypatch.setattr(readers.PyavReader, "_decoded", counting(readers.PyavReader._decoded, decoded))
     for wanted in ([0, 90, 95, 160, 161, 239], [70, 130, 200], [239]):  # a first jump is checked, later ones are made
@@ -349,7 +352,7 @@ def counting(method, decoded):
 
 def test_no_jump_is_made_where_it_would_give_other_frames_or_lead_elsewhere(tmp_path, monkeypatch):
     encode_as(tmp_path / "v.mp4", "libx264", {"x264-params": "keyint=1000:scenecut=0"}, noisy_frames(240))
-    probe = readers.probe_file(tmp_path / "v.mp4")
+    probe = probe_file(tmp_path / "v.mp4")
     assert probe.keys.tolist() == [0]
     # What a table that calls ordinary frames key frames makes of it.
     lying = dataclasses.replace(probe, keys=np.arange(0, 240, 30))
@@ -361,7 +364,7 @@ def test_no_jump_is_made_where_it_would_give_other_frames_or_lead_elsewhere(tmp_
     assert [f.index for f in again] == wanted and all((a.image == b.image).all() for a, b in zip(straight, again))
 
     encode_as(tmp_path / "w.mp4", "libx264", {"x264-params": "keyint=25:scenecut=0"}, noisy_frames(240))
-    probe = readers.probe_file(tmp_path / "w.mp4")
+    probe = probe_file(tmp_path / "w.mp4")
     straight = list(
         readers.PyavReader(tmp_path / "w.mp4", dataclasses.replace(probe, keys=probe.keys[:0])).read(wanted)
     )
