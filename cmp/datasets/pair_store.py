@@ -68,7 +68,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from cmp.flow.codec import decode_flow
+from cmp.flow.codec import HalfSizeFlow, open_flow
 
 FORMAT_NAME = "cmp-pairs"
 FORMAT_VERSION = 1
@@ -179,13 +179,7 @@ class PairStore:
         position = self._checked(position)
         if second and not self.has(position, "second.jpg"):
             raise ValueError(f"{self.path}: {self.key_of(position)} was stored without its second frame")
-        try:
-            meta = json.loads(self.read_member(position, "json"))
-            flow = decode_flow(self.read_member(position, "flow.bin"), meta["flow"])
-        except (ValueError, KeyError, TypeError) as error:
-            if isinstance(error, ValueError) and str(self.path) in str(error):
-                raise
-            raise ValueError(f"{self._place(position, 'flow.bin')} cannot be decoded ({error!r})") from error
+        meta, flow = self._meta_and_flow(position)
         first = self._image(position, "first.jpg", flow.shape[:2])
         candidates = None
         if self.has(position, "guides.npy"):
@@ -194,7 +188,7 @@ class PairStore:
         return PairSample(
             first=first,
             second=self._image(position, "second.jpg", flow.shape[:2]) if second else None,
-            flow=flow,
+            flow=np.asarray(flow),
             candidates=candidates,
             meta=meta,
         )
@@ -205,9 +199,11 @@ class PairStore:
         return [self.videos[number] for number in self.video_numbers.tolist()]
 
     def read_pair(self, position: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """What training needs: image (H, W, 3) uint8 RGB, flow (H, W, 2) float32 px, valid (H, W) bool, all True."""
-        sample = self.read(position)
-        return sample.first, sample.flow, np.ones(sample.flow.shape[:2], bool)
+        """What training needs: image (H, W, 3) uint8 RGB, flow (see `PairSource`), valid (H, W) bool, all True."""
+        position = self._checked(position)
+        _, flow = self._meta_and_flow(position)
+        size_hw = flow.shape[:2]
+        return self._image(position, "first.jpg", size_hw), flow, np.ones(size_hw, bool)
 
     def read_member(self, position: int, member: str) -> bytes:
         """The stored bytes of one member, one of `MEMBERS`; the checksum has been checked."""
@@ -238,6 +234,15 @@ class PairStore:
 
     def _place(self, position: int, member: str) -> str:
         return f"{shard_path(self.path, self.video_of(position))}: member {self.key_of(position)}.{member}"
+
+    def _meta_and_flow(self, position: int) -> tuple[dict, np.ndarray | HalfSizeFlow]:
+        try:
+            meta = json.loads(self.read_member(position, "json"))
+            return meta, open_flow(self.read_member(position, "flow.bin"), meta["flow"])
+        except (ValueError, KeyError, TypeError) as error:
+            if isinstance(error, ValueError) and str(self.path) in str(error):
+                raise
+            raise ValueError(f"{self._place(position, 'flow.bin')} cannot be decoded ({error!r})") from error
 
     def _image(self, position: int, member: str, size_hw: tuple[int, int]) -> np.ndarray:
         data = np.frombuffer(self.read_member(position, member), np.uint8)

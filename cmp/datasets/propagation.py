@@ -9,7 +9,7 @@ import torch
 from mmengine.registry import DATASETS, TRANSFORMS
 
 from cmp.datasets.splits import number_videos, split_positions
-from cmp.datasets.transforms import FlowPair, join_resize_and_crop
+from cmp.datasets.transforms import FlowPair, ResizedCrop, join_resize_and_crop
 from cmp.guidance import guidance_tensors, sample_guidance
 
 
@@ -21,7 +21,7 @@ class PairSource(Protocol):
     def __len__(self) -> int: ...
 
     def read_pair(self, index: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Image (H, W, 3) uint8 RGB, flow (H, W, 2) float32 px, valid (H, W) bool."""
+        """Image (H, W, 3) uint8 RGB, flow (H, W, 2) float32 px or not yet decoded, valid (H, W) bool."""
 
 
 class PropagationDataset(torch.utils.data.Dataset):
@@ -74,6 +74,7 @@ class PropagationDataset(torch.utils.data.Dataset):
         self.source = DATASETS.build(source) if isinstance(source, dict) else source
         # Joined is the same, faster.
         self.transforms = join_resize_and_crop(TRANSFORMS.build(t) if isinstance(t, dict) else t for t in transforms)
+        self._decodes_windows = bool(self.transforms) and isinstance(self.transforms[0], ResizedCrop)
         self.sampling = (
             None
             if strategies is None
@@ -114,6 +115,8 @@ class PropagationDataset(torch.utils.data.Dataset):
         image, flow, valid = self.source.read_pair(position)
         if not valid.all():
             flow = np.where(valid[..., None], flow, np.float32(0))
+        elif not self._decodes_windows:
+            flow = np.asarray(flow)
         pair = FlowPair(image, flow, valid)
         for transform in self.transforms:
             pair = transform(pair, rng)

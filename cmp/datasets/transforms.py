@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 
 from cmp.flow import flip_flow, resize_flow, scale_flow
+from cmp.flow.resample import resized_window
 
 
 class FlowPair(NamedTuple):
@@ -109,11 +110,12 @@ class Crop:
 
 @dataclass(frozen=True)
 class ResizedCrop:
-    """`resize`, then `crop`, in one pass that computes nothing below or to the right of what the crop needs.
+    """`resize`, then `crop`, in one pass that computes little but what the crop needs.
 
-    Equals one after the other bit for bit; an image that shrinks to less than half may differ by a grey level in one
-    value of a thousand, as the precision of torch's weights follows from the largest of them. Rows above and columns to
-    the left are computed and dropped: neither OpenCV nor torch starts at a fraction of a pixel.
+    Flow is made of the crop alone, decoded or not (`cmp.flow.HalfSizeFlow`), and equals one after the other to a
+    millionth of its largest value. The image equals it bit for bit; one that shrinks to less than half may differ by a
+    grey level in one value of a thousand, as the precision of torch's weights follows from the largest of them. Its
+    rows above and columns to the left are computed and dropped: torch does not start at a fraction of a pixel.
     """
 
     resize: Resize
@@ -123,17 +125,16 @@ class ResizedCrop:
         old_hw = pair.flow.shape[:2]
         new_hw = self.resize.new_size(old_hw)
         if new_hw == old_hw or min(new_hw) < self.crop.size_px:  # nothing to resize, or padding
-            return self.crop(self.resize(pair, rng), rng)
+            return self.crop(self.resize(pair._replace(flow=np.asarray(pair.flow)), rng), rng)
         y, x = self.crop.corner(new_hw, rng)
         end_hw = y + self.crop.size_px, x + self.crop.size_px
         window = slice(y, end_hw[0]), slice(x, end_hw[1])
         scales = [new / old for new, old in zip(new_hw, old_hw)]
-        flow = _resize_start(pair.flow, scales, end_hw)[window]
-        by_row = np.tile(np.float32(scales[::-1]), self.crop.size_px)  # numpy is slow over an inner axis of two
-        flow = (flow.reshape(len(flow), -1) * by_row).reshape(flow.shape)
+        flow = resized_window(pair.flow, new_hw, window, scales[::-1])
         valid = np.ones(flow.shape[:2], bool)
         if not pair.valid.all():
-            valid = _resize_start(pair.valid.astype(np.float32), scales, end_hw)[window] > 1 - 1e-6
+            known = pair.valid[..., None].astype(np.float32)
+            valid = resized_window(known, new_hw, window, (1.0,))[..., 0] > 1 - 1e-6
             flow *= valid[..., None]
         return FlowPair(_resize_image_start(pair.image, scales, end_hw)[window], flow, valid)
 
@@ -146,13 +147,6 @@ def join_resize_and_crop(transforms: Sequence) -> list:
             transform = ResizedCrop(joined.pop(), transform)
         joined.append(transform)
     return joined
-
-
-def _resize_start(values: np.ndarray, scales: Sequence[float], end_hw: tuple[int, int]) -> np.ndarray:
-    """The first rows and columns of values (H, W[, C]) float32 resized bilinearly by scales: end_hw of them or more."""
-    rows, columns = (min(math.ceil(end / s) + 2, side) for end, s, side in zip(end_hw, scales, values.shape))
-    start = values[:rows, :columns]
-    return cv2.resize(start, None, fx=scales[1], fy=scales[0], interpolation=cv2.INTER_LINEAR)
 
 
 def _resize_image_start(image: np.ndarray, scales: Sequence[float], end_hw: tuple[int, int]) -> np.ndarray:

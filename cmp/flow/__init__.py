@@ -5,7 +5,7 @@ The names that need torch are looked up on first use, so a data worker that only
 
 from importlib import import_module
 
-from cmp.flow.codec import CODECS, decode_flow, encode_flow
+from cmp.flow.codec import CODECS, HalfSizeFlow, decode_flow, encode_flow, open_flow
 from cmp.flow.draw import color_wheel_key, draw_guidance, flow_to_color
 from cmp.flow.field import check_flow, known_pixels
 from cmp.flow.geometry import crop_flow, flip_flow, resize_flow, rotate_flow, rotate_image, scale_flow
@@ -22,6 +22,7 @@ _NEED_TORCH = {
 __all__ = [
     "CODECS",
     "FlowQuantizer",
+    "HalfSizeFlow",
     "JointFlowQuantizer",
     "PolarFlowQuantizer",
     "check_flow",
@@ -34,6 +35,7 @@ __all__ = [
     "flow_to_color",
     "inside_mask",
     "known_pixels",
+    "open_flow",
     "read_flow",
     "resize_flow",
     "rotate_flow",

@@ -47,7 +47,7 @@ class _Codec(NamedTuple):
     step_px: float | None  # spacing of values; None where it grows with the value
     clips: bool  # what lies beyond the bound is clipped (True) or refused
     encode: Callable[[np.ndarray], bytes]
-    decode: Callable[[bytes, int, int], np.ndarray]
+    decode: Callable[[bytes, int, int], "np.ndarray | HalfSizeFlow"]
 
 
 def encode_flow(flow: np.ndarray, codec: str = "half16") -> tuple[bytes, dict]:
@@ -79,7 +79,8 @@ def encode_flow(flow: np.ndarray, codec: str = "half16") -> tuple[bytes, dict]:
     if largest > entry.bound_px and not entry.clips:
         raise ValueError(f"codec {codec!r} holds up to {entry.bound_px:g} px, got {largest:g} px")
     payload = entry.encode(flow)
-    difference = entry.decode(payload, height, width) - flow  # in float32: half the encoding time went into more digits
+    # In float32: half the encoding time went into more digits.
+    difference = np.asarray(entry.decode(payload, height, width)) - flow
     error = np.hypot(difference[..., 0], difference[..., 1])
     return payload, {
         "codec": codec,
@@ -101,6 +102,15 @@ def decode_flow(payload: bytes, header: dict) -> np.ndarray:
 
     Returns:
         (height, width, 2) float32 px.
+
+    Raises:
+        ValueError: as `open_flow`.
+    """
+    return np.asarray(open_flow(payload, header))
+
+
+def open_flow(payload: bytes, header: dict) -> "np.ndarray | HalfSizeFlow":
+    """As `decode_flow`, but "half16" stays small: `cmp.flow.resample` takes windows of it, `numpy.asarray` all.
 
     Raises:
         ValueError: the header lacks an entry or names no codec, or the payload is cut, too long, or not of that codec
@@ -131,10 +141,26 @@ def _encode_half16(flow: np.ndarray) -> bytes:
     return _pack(steps.astype(np.int16))
 
 
-def _decode_half16(payload: bytes, height: int, width: int) -> np.ndarray:
-    steps = _unpack(payload, (*_half_size(height, width), 2), np.int16)
-    small = steps.astype(np.float32) * np.float32(_HALF_STEP_PX)
-    return cv2.resize(small, (width, height), interpolation=cv2.INTER_LINEAR)
+class HalfSizeFlow:
+    """A "half16" field, inflated and no more; `numpy.asarray` decodes it whole.
+
+    shape: (height, width, 2) of the field. small_shape: of the field of half its size that it is doubled from.
+    """
+
+    def __init__(self, payload: bytes, height: int, width: int) -> None:
+        self.shape = height, width, 2
+        self.small_shape = *_half_size(height, width), 2
+        self._planes = _inflate(payload, self.small_shape, np.int16)
+
+    def small(self, rows: slice, columns: slice) -> np.ndarray:
+        """A window (rows, columns, 2) float32, px of the whole field, of the field before doubling; start and stop."""
+        return _unfold(self._planes, np.int16, rows, columns).astype(np.float32) * np.float32(_HALF_STEP_PX)
+
+    def __array__(self, dtype: type | None = None, copy: bool | None = None) -> np.ndarray:
+        (height, width, _), (half_height, half_width, _) = self.shape, self.small_shape
+        small = self.small(slice(0, half_height), slice(0, half_width))
+        flow = cv2.resize(small, (width, height), interpolation=cv2.INTER_LINEAR)
+        return flow.astype(dtype or np.float32, copy=False)
 
 
 def _half_size(height: int, width: int) -> tuple[int, int]:
@@ -205,8 +231,13 @@ def _pack(values: np.ndarray) -> bytes:
 
 def _unpack(payload: bytes, shape: tuple[int, int, int], dtype: type) -> np.ndarray:
     """The reverse of `_pack`: (H, W, 2) of the signed integer dtype; ValueError where the bytes are not that."""
-    dtype = np.dtype(dtype)
-    expected = int(np.prod(shape)) * dtype.itemsize
+    return _unfold(_inflate(payload, shape, dtype), dtype, slice(0, shape[0]), slice(0, shape[1]))
+
+
+def _inflate(payload: bytes, shape: tuple[int, int, int], dtype: type) -> np.ndarray:
+    """The bytes of `_pack`, low ones first: (bytes a value, H, 2 W) uint8."""
+    itemsize = np.dtype(dtype).itemsize
+    expected = int(np.prod(shape)) * itemsize
     inflater = inflate.decompressobj()
     try:
         data = inflater.decompress(payload, expected + 1)  # a false payload cannot ask for more memory than its header
@@ -214,15 +245,24 @@ def _unpack(payload: bytes, shape: tuple[int, int, int], dtype: type) -> np.ndar
         raise ValueError(f"flow payload is broken ({error})") from error
     if len(data) != expected or not inflater.eof or inflater.unused_data:
         raise ValueError(f"flow payload is cut or of another size: {len(payload)} bytes do not hold {shape}")
-    planes = np.frombuffer(data, np.uint8).reshape(dtype.itemsize, 1, -1)
-    folded = cv2.merge(list(planes)).view(f"<u{dtype.itemsize}").ravel()  # low bytes first
+    return np.frombuffer(data, np.uint8).reshape(itemsize, shape[0], -1)
+
+
+def _unfold(planes: np.ndarray, dtype: type, rows: slice, columns: slice) -> np.ndarray:
+    """A window of the array that `_inflate` gives the bytes of, as the signed integer dtype: (rows, columns, 2).
+
+    What lies below and to the right of it is not touched, what lies above and to the left only added up.
+    """
+    start = [plane[: rows.stop, : 2 * columns.stop] for plane in planes]
+    folded = cv2.merge(start).view(f"<u{len(planes)}").reshape(rows.stop, columns.stop, 2)
     folded = folded.astype(folded.dtype.newbyteorder("="), copy=False)
     sign = folded & folded.dtype.type(1)
     np.negative(sign, out=sign)
     folded >>= folded.dtype.type(1)
     folded ^= sign
     surprise = folded.view(dtype)
-    return surprise.reshape(shape).cumsum(axis=1, dtype=dtype).cumsum(axis=0, dtype=dtype)
+    surprise[rows.start] += surprise[: rows.start].sum(axis=0, dtype=dtype)
+    return surprise[rows].cumsum(axis=1, dtype=dtype)[:, columns].cumsum(axis=0, dtype=dtype)
 
 
 def _codec(name: str) -> _Codec:
@@ -232,7 +272,7 @@ def _codec(name: str) -> _Codec:
 
 
 _CODECS = {
-    "half16": _Codec(32767 * _HALF_STEP_PX, _HALF_STEP_PX, False, _encode_half16, _decode_half16),
+    "half16": _Codec(32767 * _HALF_STEP_PX, _HALF_STEP_PX, False, _encode_half16, HalfSizeFlow),
     "png16": _Codec(32767 / 64, 1 / 64, False, _encode_png16, _decode_png16),
     "jpeg8": _Codec(BYTE_RANGE_PX, 2 * BYTE_RANGE_PX / 255, True, _encode_jpeg8, _decode_jpeg8),
     "float16": _Codec(65504.0, None, False, _encode_float16, _decode_float16),

@@ -4,6 +4,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from cmp.datasets import Crop, Flip, PropagationDataset, Resize
+from cmp.flow import encode_flow, open_flow
 
 HEIGHT, WIDTH = 40, 57
 GUIDES = dict(grid_stride_px=16, nms_kernel=5)
@@ -78,6 +79,26 @@ def test_where_flow_is_unknown_it_is_zero_not_valid_and_no_guide():
         assert not sample["valid"][..., : WIDTH // 2].any() and sample["valid"][..., WIDTH // 2 :].all()
         assert (sample["flow"][..., : WIDTH // 2] == 0).all() and sample["flow"].any()
         assert not (sample["mask"].bool() & ~sample["valid"]).any() and sample["mask"].any()
+
+
+def test_a_source_may_leave_flow_undecoded_whatever_comes_first():
+    class Coded(Drawn):
+        def read_pair(self, index):
+            image, flow, valid = super().read_pair(index)
+            return image, open_flow(*encode_flow(flow)), valid
+
+    class Decoded(Coded):
+        def read_pair(self, index):
+            image, flow, valid = super().read_pair(index)
+            return image, np.asarray(flow), valid
+
+    for transforms in ([], [Flip(0.5)], [Crop(64, random=True)], [Resize(36), Crop(32, random=True)]):
+        coded, decoded = (PropagationDataset(source, transforms, **GUIDES) for source in (Coded(), Decoded()))
+        for index in range(4):
+            first, second = coded[index], decoded[index]
+            torch.testing.assert_close(first.pop("flow"), second["flow"], rtol=0, atol=2e-5)
+            torch.testing.assert_close(first.pop("guidance"), second["guidance"], rtol=0, atol=2e-5)
+            assert_same(first, {name: second[name] for name in first})
 
 
 def test_padding_gets_no_guide():

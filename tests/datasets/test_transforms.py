@@ -15,6 +15,7 @@ from cmp.datasets import (
     TurnFlow,
 )
 from cmp.datasets.transforms import ResizedCrop
+from cmp.flow import decode_flow, encode_flow, open_flow
 
 HEIGHT, WIDTH = 23, 38
 
@@ -173,7 +174,7 @@ def test_what_is_missing_is_padded_on_both_sides_and_is_not_valid(random):
     ((36, 48, 42, 32), (48, 85, 41, 32), (71, 59, 60, 38), (59, 71, 59, 40), (90, 61, 31, 17), (37, 53, 23, 30)),
 )
 @pytest.mark.parametrize("random", (False, True))
-def test_resizing_only_what_a_crop_needs_equals_resizing_and_cropping(height, width, short_side_px, size_px, random):
+def test_making_only_what_a_crop_needs_equals_resizing_and_cropping(height, width, short_side_px, size_px, random):
     for seed in range(6):
         draws = rng(seed)
         valid = draws.random((height, width)) < (0.97 if seed % 2 else 2)
@@ -181,9 +182,26 @@ def test_resizing_only_what_a_crop_needs_equals_resizing_and_cropping(height, wi
         pair = FlowPair(draws.integers(0, 256, (height, width, 3)).astype(np.uint8), flow, valid)
         resize, crop = Resize(short_side_px), Crop(size_px, random=random)
         expected = crop(resize(pair, rng(seed)), rng(seed))
-        for part, other in zip(ResizedCrop(resize, crop)(pair, rng(seed)), expected):
+        made = ResizedCrop(resize, crop)(pair, rng(seed))
+        for part, other in zip(made, expected):
             assert part.dtype == other.dtype
-            np.testing.assert_array_equal(part, other)
+        np.testing.assert_array_equal(made.image, expected.image)
+        np.testing.assert_array_equal(made.valid, expected.valid)
+        np.testing.assert_allclose(made.flow, expected.flow, rtol=0, atol=1e-6 * np.abs(flow).max())
+        assert (made.flow[~made.valid] == 0).all()
+
+
+@pytest.mark.parametrize("short_side_px, size_px", ((30, 25), (23, 15), (20, 30)))
+def test_flow_may_come_without_being_decoded_where_it_is_resized_and_cropped(short_side_px, size_px):
+    pair, _ = sliding_rectangle()
+    coded = encode_flow(pair.flow)
+    transform = ResizedCrop(Resize(short_side_px), Crop(size_px, random=True))  # also at its own size, and padded
+    closed = transform(pair._replace(flow=open_flow(*coded)), rng())
+    decoded = transform(pair._replace(flow=decode_flow(*coded)), rng())
+    np.testing.assert_array_equal(closed.image, decoded.image)
+    np.testing.assert_array_equal(closed.valid, decoded.valid)
+    np.testing.assert_allclose(closed.flow, decoded.flow, rtol=0, atol=1e-5)
+    assert np.abs(closed.flow).max() > 2
 
 
 def test_a_dataset_joins_a_resize_with_the_crop_that_follows_it_and_nothing_else():

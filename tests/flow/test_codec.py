@@ -5,7 +5,7 @@ import cv2
 import numpy as np
 import pytest
 
-from cmp.flow import CODECS, decode_flow, encode_flow, read_flow
+from cmp.flow import CODECS, HalfSizeFlow, decode_flow, encode_flow, open_flow, read_flow
 from cmp.flow import codec as codec_module
 
 
@@ -64,6 +64,21 @@ def test_half16_gives_back_a_bilinearly_doubled_field_to_its_step(size):
     assert header["codec"] == "half16" and header["step_px"] == 1 / 16
     assert header["mean_error_px"] < 0.03
     assert header["max_error_px"] < 0.5
+
+
+@pytest.mark.parametrize("size", [(12, 17), (9, 10), (1, 1)])
+def test_every_window_of_half_the_size_is_that_of_the_whole_bit_for_bit(size):
+    # Large values of either sign: differences wrap around, and have to wrap back from any corner.
+    flow = np.random.default_rng(0).uniform(-2000, 2000, (*size, 2)).astype(np.float32)
+    field = open_flow(*encode_flow(flow))
+    assert isinstance(field, HalfSizeFlow) and field.shape == flow.shape
+    height, width = field.small_shape[:2]
+    whole = field.small(slice(0, height), slice(0, width))
+    assert whole.shape == field.small_shape and (np.abs(whole).max() > 1500 or size == (1, 1))
+    for top, left in np.ndindex(height, width):
+        for bottom, right in np.ndindex(height - top, width - left):
+            window = slice(top, top + bottom + 1), slice(left, left + right + 1)
+            np.testing.assert_array_equal(field.small(*window), whole[window])
 
 
 def test_half16_puts_a_constant_field_exactly_where_it_was():
