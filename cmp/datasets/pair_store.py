@@ -246,11 +246,11 @@ class PairStore:
 
     def _image(self, position: int, member: str, size_hw: tuple[int, int]) -> np.ndarray:
         data = np.frombuffer(self.read_member(position, member), np.uint8)
-        image = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
+        image = cv2.imdecode(data, cv2.IMREAD_COLOR_RGB) if data.size else None
         if image is None or image.shape[:2] != size_hw:
             what = "is no image" if image is None else f"is {image.shape[:2]} and its flow {size_hw}"
             raise ValueError(f"{self._place(position, member)} {what}")
-        return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+        return image
 
     def _shard(self, position: int, member: str) -> io.FileIO:
         # One set of handles a thread: none is closed while another thread reads from it. Positioned reads leave no
