@@ -120,12 +120,25 @@ def local_maxima(distances: np.ndarray, kernel: int, *, keep_border: bool = Fals
     """
     distances = check_map(distances, "distances")
     kernel = check_kernel(kernel)
-    highest = cv2.dilate(distances, np.ones((kernel, kernel), np.uint8))
+    highest = _window_maxima(distances, kernel)
     is_maximum = (distances >= highest) & (distances > 0)
     if not keep_border:
         is_maximum[[0, -1], :] = False
         is_maximum[:, [0, -1]] = False
     return np.stack(np.divmod(np.flatnonzero(is_maximum), distances.shape[1]), axis=1)
+
+
+def _window_maxima(values: np.ndarray, kernel: int) -> np.ndarray:
+    """`cv2.dilate` with a square window, faster where it is wide: maxima of 1, 2, 4, ... rows, then of columns."""
+    for _ in range(2):
+        values = cv2.copyMakeBorder(values, kernel // 2, kernel // 2, 0, 0, cv2.BORDER_CONSTANT, value=-np.inf)
+        reach = 1
+        while reach < kernel:
+            step = min(reach, kernel - reach)
+            values = np.maximum(values[:-step], values[step:])
+            reach += step
+        values = cv2.transpose(values)
+    return values
 
 
 def thin_points(
