@@ -154,14 +154,14 @@ def _resize_image_start(image: np.ndarray, scales: Sequence[float], end_hw: tupl
     needed = [math.ceil(end / s) + math.ceil(2 * max(1, 1 / s)) + 2 for end, s in zip(end_hw, scales)]
     # torch leaves an axis as it is whose length does not change, even where its scale is above 1.
     needed = [n if int(n * s) != n else side for n, s, side in zip(needed, scales, image.shape)]
-    start = torch.from_numpy(np.require(image, requirements="CW"))[: needed[0], : needed[1]]
+    start = np.require(image, requirements="CW")[: needed[0], : needed[1]]
     scales = [
         s if int(side * s) >= end else math.nextafter(s, math.inf)  # a product that is rounded below a whole number
         for s, side, end in zip(scales, start.shape, end_hw)
     ]
-    batch = start.permute(2, 0, 1)[None]
+    batch = torch.from_numpy(start.transpose(2, 0, 1)[None])
     resized = F.interpolate(batch, scale_factor=scales, mode="bicubic", antialias=True, recompute_scale_factor=False)
-    return resized[0].permute(1, 2, 0).numpy()
+    return resized.numpy()[0].transpose(1, 2, 0)
 
 
 @dataclass(frozen=True)
