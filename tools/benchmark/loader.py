@@ -36,7 +36,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # the checkout's o
 from cmp.datasets import Crop, FlowPair, PairList, PairSampler, PairStore, PropagationDataset, Resize
 from cmp.datasets.pair_store import ShardWriter, begin_store, commit_record, finish_store, lock_store
 from cmp.datasets.transforms import ResizedCrop
-from cmp.flow import decode_flow, encode_flow, write_flow
+from cmp.flow import encode_flow, open_flow, write_flow
 from cmp.guidance import grid_points, guidance_tensors, sample_guidance
 from cmp.video.readers import open_video
 from tools.benchmark.guidance import scipy_distance, scipy_edges, scipy_maxima
@@ -185,9 +185,11 @@ def stages(store: PairStore) -> dict[str, float]:
 
     for i in [*range(len(store))] * 3:
         payload, meta, data = (store.read_member(i, member) for member in ("flow.bin", "json", "first.jpg"))
-        flow = timed("decode flow", decode_flow, payload, json.loads(meta)["flow"])
-        image = timed("decode image", cv2.imdecode, np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
-        pair = timed("resize and crop", resize_and_crop, FlowPair(image, flow, np.ones(flow.shape[:2], bool)), rng)
+        flow = timed("inflate flow", open_flow, payload, json.loads(meta)["flow"])
+        image = timed("decode image", cv2.imdecode, np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB)
+        pair = timed(
+            "crop decoded and resized", resize_and_crop, FlowPair(image, flow, np.ones(flow.shape[:2], bool)), rng
+        )
         timed("to channels first", lambda p=pair: [np.ascontiguousarray(part.transpose(2, 0, 1)) for part in p[:2]])
         points = timed("guides", sample_guidance, pair.flow, rng=rng, grid_stride_px=STRIDE_PX, nms_kernel=KERNEL)
         timed("guidance and mask", guidance_tensors, pair.flow, points)
@@ -257,7 +259,7 @@ def read_rate(root: Path, positions: np.ndarray) -> float:
     store = PairStore(root)
     start = time.perf_counter()
     for position in positions:
-        store.read_pair(int(position))
+        store.read(int(position))
     return len(positions) / (time.perf_counter() - start)
 
 
