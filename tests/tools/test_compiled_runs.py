@@ -1,9 +1,11 @@
-"""Training with compile=True by torch's own compiler.
+"""Training with compile=True by torch's own compiler, which takes minutes to make the first step.
 
 bash tools/test.sh -m slow tests/tools/test_compiled_runs.py
 """
 
+import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -49,6 +51,28 @@ def train(work_dir, pairs, *options, **environment):
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", **environment}
     command = [sys.executable, ROOT / "tools" / "train.py", *arguments]
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=900)
+
+
+def logged(work_dir):
+    """The losses of all steps, and what the validation found."""
+    (scalars,) = work_dir.glob("*/vis_data/scalars.json")
+    lines = [json.loads(line) for line in scalars.read_text().splitlines()]
+    (validation,) = (line for line in lines if "val/epe" in line)
+    return [line["train/loss"] for line in lines if "train/loss" in line], validation
+
+
+@pytest.mark.skipif(shutil.which(os.environ.get("CXX", "g++")) is None, reason="torch.compile needs a C++ compiler")
+def test_a_compiled_run_trains_validates_and_saves_with_the_losses_of_a_plain_one(pairs, tmp_path):
+    for name, options in (("plain", []), ("compiled", ["compile=True"])):
+        process = train(tmp_path / name, pairs, *options)
+        assert process.returncode == 0, process.stderr[-3000:]
+        assert (tmp_path / name / f"iter_{STEPS}.pth").is_file()
+    (plain, validated), (compiled, validated_compiled) = logged(tmp_path / "plain"), logged(tmp_path / "compiled")
+    assert len(compiled) == STEPS and plain[-1] < plain[0]
+    # The same but for rounding, which training magnifies.
+    np.testing.assert_allclose(compiled[:4], plain[:4], rtol=2e-4)
+    np.testing.assert_allclose(compiled, plain, rtol=0.05)
+    assert validated_compiled["val/epe_zero_flow"] == pytest.approx(validated["val/epe_zero_flow"])
 
 
 def test_without_a_compiler_a_compiled_run_says_what_it_needs(pairs, tmp_path):
