@@ -12,6 +12,7 @@ encoder = "resnet18"
 
 CAMVID = "configs/downstream/segmentation_camvid_r18_1xb8_200.py"
 COMMON = {"model.output_stride": 16, "optim_wrapper.precision": "bfloat16", "train_cfg.channels_last": True}
+LONGER = {"param_scheduler.0.end": 400, "train_cfg.max_iters": 400, "train_cfg.val_interval": 400}
 LENGTH = {
     "train_cfg.max_iters": 400,
     "train_cfg.val_interval": 400,
@@ -35,8 +36,8 @@ arms = [
     system("visual dynamics", "visual_dynamics_r18_clips_1xb16_1k"),
     system("variational autoencoder", "vae_r18_clips_1xb16_1k"),
 ]
-evaluations = [
+evaluations = [  # as in evidence.py
     dict(name="k-NN", task="knn", data="cifar10", options=dict(size=64)),
     dict(name="CamVid frozen", task="segmentation", data="camvid", config=CAMVID, options=COMMON, frozen=True),
-    dict(name="CamVid fine-tuned", task="segmentation", data="camvid", config=CAMVID, options=COMMON),
+    dict(name="CamVid fine-tuned", task="segmentation", data="camvid", config=CAMVID, options=COMMON | LONGER),
 ]
