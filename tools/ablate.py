@@ -28,6 +28,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the checkout's o
 
 from cmp.downstream.ablation import Arm, Evaluation, Grid, hardware, markdown_table, read_grid, read_results, slug
 from cmp.engine.config import read_config
+from cmp.engine.metrics import INTERPOLATIONS
 from cmp.engine.provenance import commit
 from cmp.export import export_backbone
 
@@ -111,9 +112,7 @@ class Cell:
             checkpoint = "none"
             if self.arm is not INTERPOLATION:
                 checkpoint = (self.pretrained / PRETRAINING / "last_checkpoint").read_text().strip()
-            names = (
-                ("nearest", "inverse_distance", "thin_plate", "edge_aware") if checkpoint == "none" else ("nearest",)
-            )
+            names = INTERPOLATIONS if checkpoint == "none" else ("nearest",)
             return [*tool, str(config), checkpoint, "--data", self.data, "--out", str(self.work_dir),
                     "--interpolations", *names]  # fmt: skip
         if self.config is None:

@@ -19,7 +19,7 @@ from pathlib import Path
 import torch
 from mmengine.config import Config
 
-INTERPOLATIONS = ("zero_flow", "nearest_guide", "inverse_distance", "thin_plate", "edge_aware")
+INTERPOLATIONS = ("zero_flow", "nearest_guide", "inverse_distance", "fading", "thin_plate", "edge_aware")
 TASKS = ("propagation", "segmentation", "detection", "knn", "linear")
 
 

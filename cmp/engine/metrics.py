@@ -4,6 +4,7 @@ Legend: B batch, H W image pixels.
 """
 
 from collections.abc import Sequence
+from functools import partial
 
 import cv2
 import numpy as np
@@ -20,6 +21,8 @@ from cmp.guidance import (
 INTERPOLATIONS = {
     "nearest": ("epe_nearest_guide", interpolate_nearest),
     "inverse_distance": ("epe_inverse_distance", interpolate_inverse_distance),
+    # The strongest of all where most of a picture stands still: docs/results.md.
+    "fading": ("epe_fading", partial(interpolate_inverse_distance, power=4.0, reach_px=20.0)),
     "thin_plate": ("epe_thin_plate", interpolate_thin_plate),
     "edge_aware": ("epe_edge_aware", interpolate_edge_aware),  # the only one that sees the image
 }
@@ -36,8 +39,8 @@ class FlowMetric(BaseMetric):
     Args:
         moving_px: target motion above which a pixel counts as moving.
         distances_px: rising bounds of the distance ranges.
-        interpolations: which to judge too, of nearest, inverse_distance, thin_plate (10 ms a picture of 128 px) and
-            edge_aware (half a second).
+        interpolations: which to judge too, of nearest, inverse_distance, fading, thin_plate (10 ms a picture of 128 px)
+            and edge_aware (half a second).
 
     Raises:
         ValueError: an interpolation is unknown.
@@ -124,13 +127,14 @@ def controls_table(metrics: dict[str, float]) -> str:
         "epe_zero_flow": "zero flow",
         "epe_nearest_guide": "nearest guide",
         "epe_inverse_distance": "inverse-distance interpolation",
+        "epe_fading": "inverse distance, fading out",
         "epe_thin_plate": "thin-plate spline",
         "epe_edge_aware": "edge-aware interpolation",
     }
     lines = [f"{'predicted from':32}{'EPE, px':>8}{'/ network':>11}"]
     for name, label in rows.items():
         value = metrics.get(name, np.nan)
-        if name not in metrics and name in ("epe_thin_plate", "epe_edge_aware"):
+        if name not in metrics and name in ("epe_fading", "epe_thin_plate", "epe_edge_aware"):
             continue  # judged only where asked for
         shown = (
             f"{value:8.3f}{value / metrics.get('epe', np.nan):11.2f}" if np.isfinite(value) else f"{'-':>8}{'-':>11}"

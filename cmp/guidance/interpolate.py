@@ -44,27 +44,37 @@ def interpolate_nearest(points_yx: np.ndarray, vectors_xy: np.ndarray, size_hw: 
 
 
 def interpolate_inverse_distance(
-    points_yx: np.ndarray, vectors_xy: np.ndarray, size_hw: tuple[int, int], power: float = 2.0
+    points_yx: np.ndarray,
+    vectors_xy: np.ndarray,
+    size_hw: tuple[int, int],
+    power: float = 2.0,
+    reach_px: float = math.inf,
 ) -> np.ndarray:
     """Give every pixel the mean of all guides' motion, each weighted by 1 / distance^power.
+
+    With a reach, "nothing moves" takes part in the mean, at that distance from every pixel: motion fades out away from
+    guides, as it does in films in which most of the picture stands still.
 
     Args:
         points_yx: (N, 2) integer positions (y, x) inside the image; of a point given twice the last counts.
         vectors_xy: (N, 2) motion of each guide, px; x (right) then y (down).
         size_hw: height and width of the image, px.
         power: above 0, at most 64: the larger, the closer to `interpolate_nearest`.
+        reach_px: at least 1; this far from its only guide a pixel gets half its motion.
 
     Returns:
         (H, W, 2) float32 flow, px; at a guide exactly its vector. Without guides: zeros.
 
     Raises:
-        ValueError: as `interpolate_nearest`, or power is out of range.
+        ValueError: as `interpolate_nearest`, or power or reach is out of range.
 
-    Source: Shepard, "A two-dimensional interpolation function for irregularly-spaced data", 1968.
+    Source: the reach is ours; Shepard, "A two-dimensional interpolation function for irregularly-spaced data", 1968.
     """
     points_yx, vectors_xy, (height, width) = _checked(points_yx, vectors_xy, size_hw)
     if not 0 < power <= LARGEST_POWER:
         raise ValueError(f"power must be above 0 and at most {LARGEST_POWER:g}, got {power}")
+    if not reach_px >= 1:
+        raise ValueError(f"reach_px must be at least 1, got {reach_px}")
     flow = np.zeros((height, width, 2), np.float32)
     if len(points_yx) == 0:
         return flow
@@ -83,7 +93,8 @@ def interpolate_inverse_distance(
         else:
             np.power(weights, -power / 2, out=weights)
         weights = weights.reshape(len(y), -1)
-        mean_xy = (vectors_xy.T.astype(np.float64) @ weights) / weights.sum(axis=0)  # (2, rows * W)
+        total = weights.sum(axis=0) + reach_px**-power
+        mean_xy = (vectors_xy.T.astype(np.float64) @ weights) / total  # (2, rows * W)
         flow[rows] = mean_xy.T.reshape(len(rows), width, 2)
     flow[y, x] = vectors_xy
     return flow

@@ -135,11 +135,12 @@ def test_a_row_that_nobody_measured_has_a_dash():
 def test_all_interpolations_are_judged_where_asked_for_without_a_network_too():
     batch, _ = picture((3, 4), (0, 0), guides=((0, 0), (2, 4), (2, 0)))
     batch["image"] = torch.zeros(1, 3, 3, 5, dtype=torch.uint8)
-    names = ["nearest", "inverse_distance", "thin_plate", "edge_aware"]
+    names = ["nearest", "inverse_distance", "fading", "thin_plate", "edge_aware"]
     metrics = evaluate((batch, [{}]), interpolations=names)
     assert "epe" not in metrics and metrics["epe_zero_flow"] == pytest.approx(5)
     keys = ("epe_nearest_guide", "epe_inverse_distance", "epe_thin_plate", "epe_edge_aware")
     assert all(metrics[key] == pytest.approx(0, abs=1e-4) for key in keys)
+    assert 0 < metrics["epe_fading"] < 0.01  # 20 px away is far in a picture of 3 x 5
     assert "thin-plate" in controls_table(metrics) and "edge-aware" not in controls_table({"epe": 1.0})
     with pytest.raises(ValueError, match="interpolations must be of .* got ..spline"):
         FlowMetric(interpolations=["spline"])

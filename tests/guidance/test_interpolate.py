@@ -88,6 +88,18 @@ def test_inverse_distance_in_the_middle_of_two_guides_is_their_mean_and_a_third_
     np.testing.assert_allclose(flow[3, 2], (1, 8), rtol=1e-6)
 
 
+def test_with_a_reach_motion_fades_out_by_half_at_that_distance_and_stays_at_the_guide():
+    flow = interpolate_inverse_distance(np.array([[1, 2]]), np.array([[8.0, -4.0]]), (3, 30), power=4, reach_px=5)
+    np.testing.assert_allclose(flow[1, 7], (4, -2), rtol=1e-6)
+    np.testing.assert_allclose(flow[1, 12], np.array([8, -4]) / 17, rtol=1e-6)  # twice as far: 1 / (1 + 2^4)
+    np.testing.assert_array_equal(flow[1, 2], (8, -4))
+    points_yx, vectors_xy = np.array([[0, 0], [0, 6]]), np.array([[3.0, 0], [0, 6.0]])
+    two = interpolate_inverse_distance(points_yx, vectors_xy, (1, 9), power=2, reach_px=3)
+    np.testing.assert_allclose(two[0, 3], (1, 2), rtol=1e-6)  # three voices alike: either guide and nothing
+    with pytest.raises(ValueError, match="reach_px must be at least 1, got 0"):
+        interpolate_inverse_distance(np.array([[0, 0]]), np.array([[3.0, 0]]), (1, 9), reach_px=0)
+
+
 def test_many_guides_computed_in_chunks_of_rows_give_the_same_field(monkeypatch):
     points_yx, vectors_xy = random_guides(30)
     whole = interpolate_inverse_distance(points_yx, vectors_xy, (37, 53))
