@@ -136,10 +136,9 @@ def controls_table(metrics: dict[str, float]) -> str:
         value = metrics.get(name, np.nan)
         if name not in metrics and name in ("epe_fading", "epe_thin_plate", "epe_edge_aware"):
             continue  # judged only where asked for
-        shown = (
-            f"{value:8.3f}{value / metrics.get('epe', np.nan):11.2f}" if np.isfinite(value) else f"{'-':>8}{'-':>11}"
-        )
-        lines.append(f"{label:32}{shown}")
+        ratio = value / metrics.get("epe", np.nan)
+        shown = (f"{number:.{digits}f}" if np.isfinite(number) else "-" for number, digits in ((value, 3), (ratio, 2)))
+        lines.append("{:32}{:>8}{:>11}".format(label, *shown))
     return "\n".join(lines)
 
 

@@ -130,6 +130,7 @@ def test_a_row_that_nobody_measured_has_a_dash():
         "3.000",
         "2.00",
     ]
+    assert controls_table({"epe_zero_flow": 3.0}).splitlines()[4].split()[-2:] == ["3.000", "-"]  # without a network
 
 
 def test_all_interpolations_are_judged_where_asked_for_without_a_network_too():
