@@ -62,7 +62,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
         "--interpolations",
         nargs="+",
         choices=INTERPOLATIONS,
-        default=["nearest", "inverse_distance"],
+        default=["nearest", "inverse_distance", "fading"],
         help="which to judge beside it; edge_aware takes half a second a pair",
     )
     task.add_argument("--rows", type=int, choices=range(1, 65), metavar="N", default=6, help="samples in the picture")
