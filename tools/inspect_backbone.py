@@ -74,8 +74,8 @@ def main(argv: list[str] | None = None) -> int:
         "--stride",
         type=int,
         choices=(8, 16, 32),
-        default=32,
-        help="of the features; 8 for what was pretrained dilated, as the published ResNets were (default: 32)",
+        help="of the features; 8 for what was pretrained dilated, as the published ResNets were (default: 32, or what "
+        "timm's network has)",
     )
     parser.add_argument("--max-images", type=int, default=300, metavar="N", help="images to read (default: 300)")
     parser.add_argument("--rows", type=int, default=8, metavar="N", help="images to show (default: 8)")

@@ -37,13 +37,15 @@ class Encoder(torch.nn.Module):
         backbone: a file, or "random".
         encoder: name of the encoder to draw; only for "random", a file says it itself.
         seed: of the draw.
-        output_stride: of the map, px.
+        output_stride: of the map, px; None: see `BareEncoder`.
 
     Raises:
         FileNotFoundError, ValueError: as `BareEncoder.load`.
     """
 
-    def __init__(self, backbone: str, encoder: str = "resnet18", seed: int = 0, output_stride: int = 32) -> None:
+    def __init__(
+        self, backbone: str, encoder: str = "resnet18", seed: int = 0, output_stride: int | None = None
+    ) -> None:
         super().__init__()
         name = encoder if str(backbone) == RANDOM else read_backbone_weights(backbone).name
         with torch.random.fork_rng(devices=[]):

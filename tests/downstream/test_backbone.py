@@ -5,7 +5,7 @@ import torch
 
 from cmp.downstream.backbone import BareEncoder, read_backbone_weights
 from cmp.export import export_backbone
-from cmp.models import CMP, AlexNetFCN, MotionEncoder, PropagationDecoder, PyramidResNet
+from cmp.models import CMP, AlexNetFCN, MotionEncoder, PropagationDecoder, PyramidResNet, TimmEncoder
 
 
 @pytest.fixture(scope="module")
@@ -42,6 +42,34 @@ def test_every_file_of_ours_gives_the_features_that_were_pretrained(checkpoint, 
     image = torch.randn(1, 3, 64, 96)
     with torch.no_grad():
         torch.testing.assert_close(bare.eval()(image), encoder(image).stage4)
+
+
+@pytest.mark.parametrize("name, stride", (("convnext_atto", 32), ("vit_tiny_patch16_224", 16)))
+def test_networks_of_timm_come_from_checkpoints_and_exports_at_their_own_stride(name, stride, tmp_path):
+    pytest.importorskip("timm")
+    torch.manual_seed(0)
+    encoder = TimmEncoder(name, top_stride=8, out_channels=6).eval()
+    state_dict = {f"image_encoder.{key}": value for key, value in encoder.state_dict().items()}
+    described = dict(type="TimmEncoder", name=name, top_stride=8, out_channels=6)
+    about = dict(image_encoder=described, encoder=name, mean=[1, 2, 3], std=[4, 5, 6])
+    torch.save(dict(state_dict=state_dict, meta=dict(cmp=about)), tmp_path / "iter_1.pth")
+    files = [
+        export_backbone(tmp_path / "iter_1.pth", tmp_path / out, "timm").path for out in ("b.pth", "b.safetensors")
+    ]
+    image = torch.randn(1, 3, 70, 96)
+    with torch.no_grad():
+        expected = encoder(image).stage4
+        for path in (tmp_path / "iter_1.pth", *files):
+            bare = BareEncoder(f"timm:{name}")
+            assert bare.load(path) == ((1, 2, 3), (4, 5, 6))
+            torch.testing.assert_close(bare.eval()(image), expected)
+    assert expected.shape == (1, bare.channels, -(-70 // stride), 96 // stride)
+    bare.train()(image).sum().backward()
+    assert all(parameter.grad is not None for parameter in bare.parameters())
+    with pytest.raises(ValueError, match=f"has stride {stride} and is not dilated: output_stride cannot be 8"):
+        BareEncoder(f"timm:{name}", 8)
+    with pytest.raises(ValueError, match=f"holds a timm:{name}, but the encoder asked for is a resnet18"):
+        BareEncoder("resnet18", 32).load(files[0])
 
 
 def test_strides_and_widths_are_as_asked_for():

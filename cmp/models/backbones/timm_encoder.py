@@ -4,6 +4,7 @@ Legend: B batch, C channels, H W image pixels.
 """
 
 import difflib
+from collections.abc import Mapping
 from os import PathLike
 
 import torch
@@ -93,10 +94,7 @@ class TimmEncoder(nn.Module):
     def forward(self, image: torch.Tensor) -> ImageFeatures:
         """Encode (B, 3, H, W) normalised images."""
         height, width = image.shape[2:]
-        bottom, right = -height % self.coarsest, -width % self.coarsest
-        if bottom or right:
-            image = F.pad(image, (0, right, 0, bottom), mode="replicate")
-        maps = self.net(image)
+        maps = self.maps(image)
         top = None
         for lateral, finer in reversed(list(zip(self.laterals, maps))):
             x = lateral(finer)
@@ -109,6 +107,13 @@ class TimmEncoder(nn.Module):
         top = top[:, :, : -(-height // self.top_stride), : -(-width // self.top_stride)]
         return ImageFeatures(top, stage4=maps[-1])
 
+    def maps(self, image: torch.Tensor) -> list[torch.Tensor]:
+        """The network's own maps of (B, 3, H, W) normalised images, padded; the last has stride `strides["stage4"]`."""
+        bottom, right = (-side % self.coarsest for side in image.shape[2:])
+        if bottom or right:
+            image = F.pad(image, (0, right, 0, bottom), mode="replicate")
+        return self.net(image)
+
     def load_pretrained(self, path: str | PathLike) -> None:
         """Load backbone weights from a file under timm's keys; layers above the last feature map are left alone.
 
@@ -116,7 +121,10 @@ class TimmEncoder(nn.Module):
             ValueError: the file is broken or lacks, adds or misshapes a key.
             FileNotFoundError: there is no such file.
         """
-        weights = read_weight_file(path)
+        self.load_timm_state_dict(read_weight_file(path), source=str(path))
+
+    def load_timm_state_dict(self, weights: Mapping[str, torch.Tensor], *, source: str) -> None:
+        """As `load_pretrained`, with weights that were read from a source to be named in errors."""
         own = self._net_state_dict()
         optional = {key for key in own if key.endswith(".num_batches_tracked")}
         wrong = sorted(own.keys() - optional - weights.keys())
@@ -124,8 +132,8 @@ class TimmEncoder(nn.Module):
         wrong += [k for k in own.keys() & weights.keys() if getattr(weights[k], "shape", None) != own[k].shape]
         if wrong:
             raise ValueError(
-                f"{path} is no {self.name} in timm's layout: {len(wrong)} keys are missing, extra or misshapen, first "
-                f"{wrong[:5]}"
+                f"{source} is no {self.name} in timm's layout: {len(wrong)} keys are missing, extra or misshapen, "
+                f"first {wrong[:5]}"
             )
         self.net.load_state_dict({f"model.{k}": weights[k] for k in own if k in weights}, strict=False)
 
