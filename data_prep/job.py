@@ -46,6 +46,7 @@ class PrepareReport:
     skipped, failed: reasons with their number of videos, over all videos found.
     dropped: reasons with their number of pairs, over all videos found.
     failures: (path, reason, detail) of every failed video of those found.
+    out_of_reach: paths of those that could be read earlier and cannot now; what was made of them stays.
     """
 
     found: int
@@ -57,6 +58,7 @@ class PrepareReport:
     failed: dict[str, int]
     dropped: dict[str, int]
     failures: list[tuple[str, str, str]]
+    out_of_reach: list[str]
 
 
 def prepare_folder(
@@ -135,11 +137,16 @@ def prepare_folder(
                 records = {video_id: record for video_id, record in records.items() if video_id not in redo}
             if not (store / "index.npz").is_file():  # new thresholds may have reached a part of the records only
                 records = rejudge_records(store, records, settings.thresholds)
+            now = {
+                source.video_id: _fingerprint(video_dir, source)
+                for source in sources
+                if source.video_id in records or source.video_id in merged
+            }
             todo = [
                 source
                 for source in sources
-                if not _is_settled(video_dir, store, source, records.get(source.video_id), retry_failed)
-                and not _is_settled(video_dir, whole, source, merged.get(source.video_id), retry_failed)
+                if not _is_settled(store, source, records.get(source.video_id), now, retry_failed)
+                and not _is_settled(whole, source, merged.get(source.video_id), now, retry_failed)
             ]
             if todo:
                 discard_index(store)
@@ -149,7 +156,7 @@ def prepare_folder(
                 records = read_records(store)
             if todo or not (store / "index.npz").is_file() or not (store / "manifest.jsonl").is_file():
                 finish_store(store)
-    return _report(sources, todo, records, merged)
+    return _report(sources, todo, records, merged, now)
 
 
 def _about(settings: PrepareSettings) -> dict:
@@ -158,23 +165,26 @@ def _about(settings: PrepareSettings) -> dict:
     return {"package": __version__, "estimator": estimator, "opencv": cv2.__version__, "pyav": av.__version__}
 
 
+def _fingerprint(video_dir: str | os.PathLike, source: VideoSource) -> dict | None:
+    try:
+        return fingerprint(video_dir, source)
+    except OSError:
+        return None
+
+
 def _is_settled(
-    video_dir: str | os.PathLike,
-    out_dir: str | os.PathLike,
-    source: VideoSource,
-    record: dict | None,
-    retry_failed: bool,
+    store: Path, source: VideoSource, record: dict | None, now: dict[str, dict | None], retry_failed: bool
 ) -> bool:
+    """Whether nothing is to be done for a video; `now` has its fingerprint, or None where it cannot be read."""
     if record is None or record["reason"] == "killed" or (retry_failed and record["status"] == "failed"):
         return False
     if record["shard"] is not None:
-        shard = shard_path(out_dir, source.video_id)
+        shard = shard_path(store, source.video_id)
         if not shard.is_file() or shard.stat().st_size != record["shard"]["bytes"]:
             return False
-    try:
-        return record["source"] == {"path": source.path, "kind": source.kind, **fingerprint(video_dir, source)}
-    except OSError:
-        return "bytes" not in record["source"]  # could not be read then either
+    if now[source.video_id] is None:
+        return True  # trying again could only lose what was made when it could be read
+    return record["source"] == {"path": source.path, "kind": source.kind, **now[source.video_id]}
 
 
 def _run(
@@ -281,7 +291,11 @@ def _commit_loss(task: VideoTask, outcome: Outcome) -> None:
 
 
 def _report(
-    sources: list[VideoSource], todo: list[VideoSource], records: dict[str, dict], merged: dict[str, dict]
+    sources: list[VideoSource],
+    todo: list[VideoSource],
+    records: dict[str, dict],
+    merged: dict[str, dict],
+    now: dict[str, dict | None],
 ) -> PrepareReport:
     verdicts = merged | records
     here = [verdicts[source.video_id] for source in sources]
@@ -297,4 +311,9 @@ def _report(
         failed=dict(Counter(reason for _, reason, _ in failures)),
         dropped=dict(Counter(pair["reasons"][0] for r in here for pair in r["dropped"])),
         failures=failures,
+        out_of_reach=[
+            source.path
+            for source in sources
+            if now.get(source.video_id, "new") is None and "bytes" in verdicts[source.video_id]["source"]
+        ],
     )

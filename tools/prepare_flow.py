@@ -335,6 +335,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
     for path, reason, detail in report.failures:
         print(f"failed: {path!r}: {reason}: {repr(detail)[1:-1]}", file=sys.stderr)  # names may hold any byte
+    for path in report.out_of_reach:
+        print(f"cannot be read now: {path!r}: what was made of it earlier stays", file=sys.stderr)
     print(summary(report, args.out_dir if part is None else str(part.path(args.out_dir))))
     if (report.store_pairs == 0 and part is None) or (args.strict and report.failed):
         return 1

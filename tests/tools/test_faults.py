@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from cmp.datasets.pair_store import PairStore, read_records, shard_path
 from cmp.datasets.store_check import check_store
 from data_prep import job
 from data_prep.job import prepare_folder
+from data_prep.parts import Part, merge_parts
 from data_prep.settings import PrepareSettings
 
 TOOLS = Path(__file__).resolve().parents[2] / "tools"
@@ -162,6 +164,33 @@ def test_an_input_that_vanishes_after_it_was_listed_costs_itself_alone(made, tmp
     assert load(TOOLS / "benchmark" / "kills.py").contents(tmp_path / "store") == load(
         TOOLS / "benchmark" / "kills.py"
     ).contents(made / "expected")
+
+
+def test_a_video_that_cannot_be_read_any_more_keeps_what_was_made_of_it(kills, made, tmp_path):
+    videos = Path(shutil.copytree(made / "videos", tmp_path / "videos"))
+    (tmp_path / "archive").mkdir()
+    for name in ("000.mp4", "001.mp4"):
+        os.rename(videos / name, tmp_path / "archive" / name)
+        (videos / name).symlink_to(tmp_path / "archive" / name)
+    (videos / "never.mp4").symlink_to(tmp_path / "nothing.mp4")
+    settings = PrepareSettings(interval_frames=2, pairs_per_video=4, short_side_px=48)
+    out, whole = tmp_path / "store", tmp_path / "merged"
+    run = partial(prepare_folder, videos, settings=settings, num_workers=1, show_progress=False)
+    assert run(out).out_of_reach == []
+    before = kills.contents(out)
+    for index in (0, 1):
+        run(whole, part=Part(index, 2))
+    merge_parts(whole)
+    merged = kills.contents(whole)
+    os.rename(tmp_path / "archive", tmp_path / "away")
+    report = run(out)
+    assert report.out_of_reach == ["000.mp4", "001.mp4"] and report.failed == {"unreadable": 3}
+    assert (report.videos, report.pairs) == (0, 0) and report.store_pairs == len(PairStore(out))
+    assert kills.contents(out) == before
+    for index in (0, 1):
+        run(whole, part=Part(index, 2))
+    merge_parts(whole)
+    assert kills.contents(whole) == merged
 
 
 def test_a_second_job_on_a_store_is_sent_away_and_the_first_goes_on(kills, made, tmp_path):
