@@ -17,6 +17,7 @@ _FORMATS = (
     "asf_o,ogg,yuv4mpegpipe,mjpeg,mjpeg_2000,jpeg_pipe,dv,gif,apng,mxf,nut,rm,gxf,lxf,wtv,dirac,vc1,cavsvideo,h263,h261,swf,nsv"
 )
 _INDEXED = ("mov,", "matroska,")  # containers with a table of key frames (FFmpeg's names begin so)
+_ERR_DETECT = "crccheck+bitstream+buffer"  # or decoders of old formats make damaged parts up without a word
 _MAX_PIXELS = 1 << 27  # of a frame; 16k x 8k. A few kilobytes can claim, and fill, any size
 
 
@@ -151,7 +152,7 @@ def open_container(path: str | os.PathLike):
                 raise ValueError(f"{path}: has no video stream")
             if stream.codec_context is None:
                 raise ValueError(f"{path}: no decoder for its video stream")
-            stream.codec_context.options = {"max_pixels": str(_MAX_PIXELS)}
+            stream.codec_context.options = {"max_pixels": str(_MAX_PIXELS), "err_detect": _ERR_DETECT}
             yield container, stream
     finally:
         if file is not None:

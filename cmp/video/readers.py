@@ -229,18 +229,24 @@ class PyavReader(_Reader):
     def _decoded(
         self, container, stream, last: int = -1, start: int | None = None
     ) -> Iterator[tuple[int, av.VideoFrame]]:
-        """Every frame after `last` that decodes, with its position; damaged packets are stepped over.
+        """Every frame after `last` that decodes, with its position; what is damaged is stepped over.
+
+        Damage goes from frame to frame, as they are made of those before: up to the next key frame none is given.
 
         start: the key frame that was jumped to. If decoding begins behind it, this goes back to the beginning.
         """
-        landed = start is None
+        landed, damaged = start is None, False
         for packet in packets(container, stream):
             try:
                 frames = packet.decode()
             except av.FFmpegError as error:
                 self._note(f"damaged after frame {last} ({reason_of(error)})")
+                damaged = True
                 continue
             for frame in frames:
+                if frame.is_corrupt:
+                    self._note(f"damaged after frame {last} (the decoder made up a part of a frame)")
+                damaged = frame.is_corrupt or (damaged and not frame.key_frame)
                 # The stamp tells the position even where frames before it were lost; else count, but not after a jump.
                 index = self._position_of.get(frame.pts, last + 1 if start is None else -1)
                 if not landed and index > start:
@@ -253,7 +259,8 @@ class PyavReader(_Reader):
                     last = index
                     if self._on_work is not None and index % 32 == 0:
                         self._on_work()
-                    yield index, frame
+                    if not damaged:
+                        yield index, frame
 
 
 class DecordReader(_Reader):

@@ -6,6 +6,7 @@ import struct
 from fractions import Fraction
 
 import av
+import cv2
 import numpy as np
 import pytest
 from PIL import Image
@@ -135,6 +136,38 @@ def moov_first(data):
         moov[entry : entry + 4] = struct.pack(">I", struct.unpack(">I", moov[entry : entry + 4])[0] + len(moov))
     assert boxes[-1][0] == b"moov"
     return boxes[0][1] + bytes(moov) + b"".join(box for name, box in boxes[1:] if name != b"moov")
+
+
+@pytest.mark.parametrize(
+    "suffix, codec", ((".avi", "mpeg4"), (".wmv", "wmv2"), (".flv", "flv1"), (".mpg", "mpeg2video"))
+)
+def test_frames_that_a_decoder_made_up_are_left_out_and_named(tmp_path, suffix, codec):
+    rng = np.random.default_rng(0)
+    texture = cv2.GaussianBlur(rng.integers(0, 256, (120, 200, 3), np.uint8), (0, 0), 2)
+    path, broken = tmp_path / f"clean{suffix}", tmp_path / f"broken{suffix}"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream(codec, rate=25)
+        stream.height, stream.width, stream.pix_fmt = 96, 160, "yuv420p"
+        stream.codec_context.gop_size, stream.codec_context.bit_rate = 8, 800_000
+        for i in range(24):
+            image = np.ascontiguousarray(texture[i // 2 : i // 2 + 96, i : i + 160])
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(image, "rgb24")))
+        container.mux(stream.encode())
+    clean = {frame.index: frame.image.astype(int) for frame in read(path, range(24))[0]}
+    data = path.read_bytes()
+    given = wrong = named = 0
+    for seed in range(12):
+        rng, flipped = np.random.default_rng(seed), bytearray(data)
+        for _ in range(3):
+            flipped[int(rng.integers(len(data) // 5, len(data) * 9 // 10))] ^= int(rng.integers(1, 256))
+        broken.write_bytes(flipped)
+        with open_video(broken) as reader:
+            frames = list(reader.read(range(reader.num_frames)))
+        given += len(frames)
+        wrong += sum(np.abs(frame.image - clean[frame.index]).mean() > 4 for frame in frames)
+        named += reader.problem is not None
+    assert len(clean) == 24 and wrong <= 12 and named >= 9  # 30 to 66 were wrong while all was given
+    assert 12 * 24 // 3 < given < 12 * 24  # what comes before the damage, and from the next key frame on
 
 
 @pytest.mark.parametrize("content", [b"", b"this is text, not a video\n" * 50, bytes(4096)])
