@@ -22,6 +22,7 @@ from tqdm import tqdm
 
 from cmp.datasets.pair_store import begin_store, lock_store, read_records
 from cmp.video.find import VideoSource, find_videos
+from cmp.video.probe import open_container
 from cmp.video.readers import open_video
 from data_prep.deadlines import Deadline
 from data_prep.executors import LocalExecutor, available_cores, check_limits
@@ -172,8 +173,9 @@ def read_header(task: tuple[str, VideoSource, PrepareSettings], progress: Callab
             with open_video(path, folder_fps=settings.folder_fps) as reader:
                 times_s, size_hw = reader.times_s, reader.size_hw
         else:
-            with open(path, "rb") as file, av.open(file, metadata_errors="replace") as container:
-                stream = container.streams.best("video")
+            if not path.is_file():  # a pipe or a device may have no end
+                return None
+            with open_container(path) as (container, stream):
                 rate = float(stream.average_rate or stream.guessed_rate or 25)
                 length_s = float(stream.duration * stream.time_base) if stream.duration else 0.0
                 if not length_s and container.duration:

@@ -28,6 +28,8 @@ def main(argv: list[str] | None = None) -> int:
     store = Path(args.store).resolve()
     out = Path(args.out) if args.out else store.with_name(f"{store.name}.html")
     try:
+        if out.is_dir():
+            raise ValueError(f"{out} is a folder: name a file for the page")
         page = report_html(store, num_pictures=args.pictures, num_rejected=args.rejected)
         temporary = out.with_name(f"{out.name}.part")
         temporary.write_text(page, "utf-8")

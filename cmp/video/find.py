@@ -14,7 +14,8 @@ from cmp.video.readers import is_frame_name, list_frames
 
 VIDEO_SUFFIXES = (
     ".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".m2v", ".ts", ".mts", ".m2ts", ".wmv", ".asf",
-    ".flv", ".f4v", ".3gp", ".3g2", ".ogv", ".ogg", ".vob", ".divx", ".mjpeg", ".mjpg", ".y4m",
+    ".flv", ".f4v", ".3gp", ".3g2", ".ogv", ".ogg", ".vob", ".divx", ".mjpeg", ".mjpg", ".y4m", ".qt", ".m1v", ".mxf",
+    ".dv", ".rm", ".rmvb", ".h264", ".264", ".hevc", ".265", ".ivf", ".nut", ".wtv",
 )  # fmt: skip
 _END_BYTES = 64 << 10  # read from each end of a file for its fingerprint
 

@@ -1,11 +1,15 @@
 """A dry run foresees what the real one makes, and says how far it may be off."""
 
+import os
+
 import cv2
 import numpy as np
 import pytest
 
 from cmp.video import write_video
 from cmp.video.find import VideoSource
+from cmp.video.probe import open_container
+from data_prep import estimate
 from data_prep.estimate import Amount, estimate_folder, read_header, scale_up
 from data_prep.job import prepare_folder
 from data_prep.settings import PrepareSettings
@@ -72,17 +76,22 @@ def test_a_sample_is_drawn_by_its_seed_and_what_it_loses_is_told(tmp_path):
     assert first.kept_share == pytest.approx(12 / 14)
 
 
-def test_headers_give_pairs_and_stored_size(tmp_path):
+def test_headers_give_pairs_and_stored_size_and_a_pipe_is_not_opened(tmp_path, monkeypatch):
     make_clip(tmp_path / "v.mp4", 0, 11)
     (tmp_path / "text.mp4").write_text("not a video")
     (tmp_path / "frames").mkdir()
     for number in range(5):
         cv2.imwrite(str(tmp_path / "frames" / f"{number}.png"), np.zeros((40, 50, 3), np.uint8))
+    os.mkfifo(tmp_path / "pipe.mp4")
+    opened = []
+    monkeypatch.setattr(estimate, "open_container", lambda path: opened.append(path.name) or open_container(path))
     results = [
         read_header((str(tmp_path), VideoSource(name, kind), SETTINGS), lambda value: None)
-        for name, kind in [("v.mp4", "file"), ("frames", "frames"), ("text.mp4", "file"), ("gone.mp4", "file")]
-    ]
-    assert results == [(3, 48 * 62), (1, 40 * 50), None, None]
+        for name, kind in [("v.mp4", "file"), ("frames", "frames"), ("text.mp4", "file"), ("gone.mp4", "file"),
+                           ("pipe.mp4", "file")]
+    ]  # fmt: skip
+    assert results == [(3, 48 * 62), (1, 40 * 50), None, None, None]
+    assert opened == ["v.mp4", "text.mp4"]
 
 
 def test_folders_that_tell_nothing_are_refused(tmp_path):

@@ -5,6 +5,7 @@ import os
 import platform
 import subprocess
 import sys
+import weakref
 from pathlib import Path
 
 import cv2
@@ -20,7 +21,7 @@ from data_prep import settings as settings_module
 from data_prep.estimators.classical import DisEstimator
 from data_prep.executors import Outcome, TimeLimit
 from data_prep.job import prepare_folder
-from data_prep.pipeline import VideoTask, prepare_video
+from data_prep.pipeline import VideoTask, prepare_video, resized
 from data_prep.quality import Thresholds
 from data_prep.settings import PrepareSettings
 
@@ -318,6 +319,30 @@ def test_a_worker_keeps_the_memory_of_one_pair_for_the_next():
     ended = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
     _, *later = map(int, ended.stdout.split())
     assert max(later) < 200  # of the 7,680 pages that three arrays fill
+
+
+def test_a_worker_computes_on_one_thread():
+    code = "import cv2, os; from data_prep.pipeline import initialize_worker; initialize_worker(); "
+    code += "print(cv2.getNumThreads(), os.environ['OMP_NUM_THREADS'], os.environ['MKL_NUM_THREADS'])"
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "2"}
+    ended = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+    assert ended.stdout.split() == ["1", "1", "1"]
+
+
+def test_no_more_frames_are_held_than_pairs_reach_across(tmp_path, monkeypatch):
+    write_video(tmp_path / "v.mp4", sliding_rectangle(16), 20)
+    seen, most = [], 0
+
+    def watched(image, size_hw):
+        nonlocal most
+        small = resized(image, size_hw).copy()
+        seen.append(weakref.ref(small))
+        most = max(most, sum(reference() is not None for reference in seen))
+        return small
+
+    monkeypatch.setattr("data_prep.pipeline.resized", watched)
+    prepare_one(tmp_path, "v.mp4", PrepareSettings(interval_frames=2, pairs_per_video=60))
+    assert len(seen) == 16 and most <= 2 + 3  # those that wait, this one, and a pair at work
 
 
 def test_workers_begin_with_folders_and_then_the_largest_files(tmp_path):

@@ -58,3 +58,30 @@ def test_an_empty_store_gives_a_page_and_no_store_an_error(videos, main, tmp_pat
     assert "<b>0</b>pairs" in (tmp_path / "p.html").read_text("utf-8")
     assert main([str(tmp_path), str(tmp_path / "q.html")]) == 1
     assert "no pair store" in capsys.readouterr().err and not (tmp_path / "q.html").exists()
+
+
+def test_the_page_opens_in_a_browser_without_errors_or_requests_and_shows_its_pictures(
+    videos, main, tmp_path, chromium
+):
+    settings = PrepareSettings(interval_frames=2, pairs_per_video=4)
+    prepare_folder(videos, tmp_path / "store", settings, num_workers=1, show_progress=False)
+    assert main([str(tmp_path / "store")]) == 0
+    page, troubles, asked = chromium.new_page(viewport={"width": 1000, "height": 700}), [], []
+    page.on("console", lambda message: troubles.append(message.text))
+    page.on("pageerror", lambda error: troubles.append(str(error)))
+    page.on("request", lambda request: asked.append(request.url))
+    page.goto((tmp_path / "store.html").as_uri())
+    widths = page.eval_on_selector_all("img", "images => images.map(image => image.naturalWidth)")
+    assert len(widths) > 8 and min(widths) > 8 and troubles == []
+    assert [url for url in asked if not url.startswith("data:")] == [(tmp_path / "store.html").as_uri()]
+    shown = np.asarray(bytearray(page.screenshot(full_page=True)), np.uint8)
+    assert cv2.imdecode(shown, cv2.IMREAD_COLOR).std() > 20
+    page.close()
+
+
+def test_a_folder_in_the_place_of_the_page_is_an_error_and_nothing_is_left_behind(videos, main, tmp_path, capsys):
+    prepare_folder(videos, tmp_path / "store", PrepareSettings(), num_workers=1, show_progress=False)
+    (tmp_path / "page").mkdir()
+    assert main([str(tmp_path / "store"), str(tmp_path / "page")]) == 1
+    assert "is a folder: name a file" in capsys.readouterr().err
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["page", "store"]

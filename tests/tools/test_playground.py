@@ -3,7 +3,6 @@
 import base64
 import importlib.util
 import io
-import shutil
 import socket
 from pathlib import Path
 
@@ -44,21 +43,6 @@ def served(tool):
         page = tool.build_page(propagator(), folder, name="random", long_side_px=96)
         yield tool.launch_page(page, host="127.0.0.1", port=None, max_bytes=MAX_BYTES, block=False), folder
         page.close()
-
-
-@pytest.fixture(scope="module")
-def chromium():
-    sync_api = pytest.importorskip("playwright.sync_api", reason="no playwright: pip install playwright")
-    names = ("chromium", "chromium-browser", "google-chrome", "chrome")
-    found = next(filter(None, map(shutil.which, names)), None)
-    with sync_api.sync_playwright() as playwright:
-        if found is None and not Path(playwright.chromium.executable_path).is_file():
-            pytest.skip("no Chromium: python -m playwright install chromium")
-        # Only this machine has a name there: the page has to work without a network.
-        args = ["--no-sandbox", "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"]
-        browser = playwright.chromium.launch(executable_path=found, args=args)
-        yield browser
-        browser.close()
 
 
 def open_tab(browser, address):

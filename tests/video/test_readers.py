@@ -3,6 +3,7 @@
 import dataclasses
 import os
 import struct
+from contextlib import contextmanager
 from fractions import Fraction
 
 import av
@@ -298,6 +299,20 @@ def test_a_pipe_is_refused_without_waiting_for_a_writer(tmp_path):
     os.mkfifo(tmp_path / "pipe.mp4")
     with pytest.raises(ValueError, match="a pipe, a device"):
         open_video(tmp_path / "pipe.mp4")
+
+
+def test_a_file_is_decoded_on_one_thread(clip, monkeypatch):
+    opened, plain = [], readers.open_container
+
+    @contextmanager
+    def watched(path):
+        with plain(path) as (container, stream):
+            opened.append(stream)
+            yield container, stream
+            assert stream.codec_context.thread_type.name == "NONE"
+
+    monkeypatch.setattr(readers, "open_container", watched)
+    assert len(read(clip, [0, 39])[0]) == 2 and len(opened) == 1
 
 
 def test_reading_goes_on_where_ffmpeg_says_try_again(clip, monkeypatch):
