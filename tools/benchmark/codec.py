@@ -4,8 +4,8 @@
     python tools/benchmark/codec.py VIDEO_DIR --size 360x480 --pairs-per-video 2
 
 Of each video, pairs of frames 3 to 10 apart (the distance goes round from pair to pair, so a run repeats exactly) are
-resized, and their flow is encoded and decoded by every codec on one thread. Sizes and times are means over pairs;
-errors are over all pixels.
+resized, and their flow is encoded and decoded by every codec on one thread. Sizes and times are means over pairs
+(decoding: of each pair's best of three); errors are over all pixels.
 """
 
 import argparse

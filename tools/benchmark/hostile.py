@@ -95,6 +95,8 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
     args = parser.parse_args(argv)
+    if min(args.broken, args.good) < 1:
+        parser.error("--broken and --good must be at least 1")
     with tempfile.TemporaryDirectory() as temporary:
         root = args.keep or Path(temporary)
         start = time.monotonic()

@@ -155,6 +155,8 @@ def main(argv: list[str] | None = None) -> int:
         "--keep", type=Path, metavar="DIR", help="a new folder for videos and stores (default: thrown away)"
     )
     args = parser.parse_args(argv)
+    if args.hours <= 0 or args.videos < 1:
+        parser.error("--hours must be above 0 and --videos at least 1")
     with tempfile.TemporaryDirectory() as temporary:
         root = args.keep or Path(temporary)
         good = run_long(root, args.hours) if args.what == "long" else run_many(root, args.videos)
