@@ -1,7 +1,7 @@
 """The quick start's recipe with an image encoder of timm: ConvNeXt Atto, 300 steps of 16 pairs in one process.
 
 Run:     python tools/train.py configs/pretrain/cmp_timm-convnext-atto_quickstart_1xb16_300.py --data STORE
-Expect:  after 20 steps on a folder of 57 clips EPE 2.48 px (3.39 with guidance dropped); 300 not measured yet
+Expect:  after 20 steps on a folder of 57 clips EPE 1.79 px (3.37 with guidance dropped); 300 not measured yet
 Source:  ours: the quick start with another encoder. Any model of timm goes here by its name (`TimmEncoder`); weights it
          should begin with go into `pretrained`, a file. Needs the extra `timm`. Export: --format timm.
 """
