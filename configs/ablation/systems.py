@@ -3,7 +3,8 @@
 Run:     python tools/ablate.py THIS_FILE OUT --data pairs=STORE videos=VIDEOS camvid=CAMVID cifar10=CIFAR10
 Expect:  docs/baselines.md
 Source:  ours. All arms take 400 steps of 16 samples. CMP has crops of 128 px and the recipe that was found for it; the
-         others have frames of 96 px (128 in the variational autoencoder) and one recipe, which was tuned for none.
+         others have frames of 96 px (128 in the variational autoencoder) and one recipe, which was tuned for none but
+         has CMP's rate for the encoder.
 """
 
 data = dict(pairs="data/pairs", videos="data/videos", camvid="data/camvid", cifar10="data/cifar10_subset")

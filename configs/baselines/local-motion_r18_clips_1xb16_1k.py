@@ -14,7 +14,7 @@ from cmp.models import PyramidResNet
 with read_base():
     from .._base_.baseline import *
     from .._base_.datasets.clips import *
-    from .._base_.schedules.adamw_1k import *
+    from .._base_.schedules.adamw_encoder_1k import *
 
 model = dict(
     type=LocalMotion,
