@@ -55,8 +55,8 @@ def repair_store(
 ) -> RepairReport:
     """Mend what `check_store` found. May be killed and called again after another check.
 
-    With the videos and the library versions that the store was made with, it ends with the bytes of an undamaged one, if
-    thresholds have not been changed since; with its pairs in any case.
+    With the videos and the library versions that the store was made with, it ends with the bytes of an undamaged one,
+    if thresholds have not been changed since; with its pairs in any case.
 
     Args:
         root: the store.

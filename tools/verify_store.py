@@ -4,8 +4,8 @@
     python tools/verify_store.py my_pairs --repair ~/videos
 
 Names each shard and member that is damaged. --repair does the videos that lost something again, and only those, from
-the folder that the store was made from; with the same library versions the store is then the same, byte for byte, unless
-thresholds were changed since (--refilter): then its pairs are the same, if not its bytes.
+the folder that the store was made from; with the same library versions the store is then the same, byte for byte,
+unless thresholds were changed since (--refilter): then its pairs are the same, if not its bytes.
 A video that cannot be done again is marked as lost, and the store is not called whole: put the video back and repair
 once more, or accept the loss with tools/prepare_flow.py --retry-failed.
 

@@ -21,11 +21,16 @@ FLAGS = ["--interval-frames", "2", "--pairs-per-video", "3", "--short-side", "48
 
 
 @pytest.fixture(scope="module")
-def main():
+def tool():
     spec = importlib.util.spec_from_file_location("prepare_flow", TOOL)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    return module.main
+    return module
+
+
+@pytest.fixture(scope="module")
+def main(tool):
+    return tool.main
 
 
 def make_clip(path, seed, count=10, size_hw=(56, 72)):
@@ -262,6 +267,15 @@ def test_typos_and_values_without_sense_are_refused(main, tmp_path, flags):
     with pytest.raises(SystemExit) as error:
         main([*folders, *flags])
     assert error.value.code == 2
+
+
+@pytest.mark.parametrize(
+    "flags, gpus", (([], 0), (["--estimator-device", "cuda"], 1), (["--gpus-per-task", "0.25"], 0.25))
+)
+def test_a_task_on_ray_asks_for_a_whole_gpu_where_flow_is_computed_on_one(tool, flags, gpus):
+    flags = ["videos", "out", "--executor", "ray", "--estimator", "raft-small", *flags]
+    cluster = tool.cluster_of(tool.build_parser().parse_intermixed_args(flags))
+    assert (cluster.address, cluster.gpus_per_task) == ("auto", gpus)
 
 
 def test_refilter_takes_no_videos_and_says_what_changed(main, videos, undisturbed, tmp_path, capsys):

@@ -86,6 +86,19 @@ def test_a_damaged_member_is_named_with_its_shard(store, main, capsys):
     assert len(lines) == 2
 
 
+def test_damage_beside_the_content_is_placed_too(store):
+    pairs = PairStore(store)
+    record = read_records(store)[pairs.video_of(0)]
+    offset, size, _ = next(member for member in record["samples"][0]["members"] if member[1] % 512)
+    shard = store / "shards" / f"{pairs.video_of(0)}.tar"
+    header, padding, end = offset - 400, offset + size, shard.stat().st_size - 1000
+    for place, expected in ((header, "tar header or padding"), (padding, "tar header or padding"), (end, "end mark")):
+        flip(shard, 8 * place)
+        (found,) = check_store(store)
+        assert expected in found.problem and found.member.startswith("" if place == end else pairs.key_of(0))
+        flip(shard, 8 * place)
+
+
 def test_a_repair_does_only_the_damaged_videos_and_ends_with_the_same_bytes(made, store, main, capsys):
     videos = sorted(read_records(store))
     done = [video_id for video_id, record in read_records(store).items() if record["status"] == "done"]

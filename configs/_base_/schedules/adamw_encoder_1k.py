@@ -1,4 +1,4 @@
-"""AdamW as in adamw_1k, with the rate for the image encoder that CMP's quick start was found to need (docs/results.md)."""
+"""AdamW as in adamw_1k, with the image encoder's rate that CMP was found to need (docs/results.md)."""
 
 from mmengine.config import read_base
 
