@@ -399,10 +399,10 @@ def begin_store(root: str | os.PathLike, settings: Mapping, about: Mapping) -> N
     root = Path(root)
     settings = json.loads(json.dumps(settings))
     if (root / "store.json").is_file():
-        before = read_about(root)["settings"]
-        names = sorted(name for name in before.keys() | settings.keys() if before.get(name) != settings.get(name))
+        before, now = _flat(read_about(root)["settings"]), _flat(settings)
+        names = sorted(name for name in before.keys() | now.keys() if before.get(name) != now.get(name))
         if names:
-            changes = ", ".join(f"{name} was {before.get(name)!r} and is now {settings.get(name)!r}" for name in names)
+            changes = ", ".join(f"{name} was {before.get(name)!r} and is now {now.get(name)!r}" for name in names)
             raise ValueError(f"{root}: begun with other settings: {changes}. Use the old ones, or another folder")
     else:
         foreign = sorted(entry.name for entry in root.iterdir() if entry.name not in (".lock", _TEMPORARY, "parts"))
@@ -416,6 +416,12 @@ def begin_store(root: str | os.PathLike, settings: Mapping, about: Mapping) -> N
     with _writing(root):
         for name in ("shards", "videos"):
             (root / name).mkdir(exist_ok=True)
+
+
+def _flat(settings: dict) -> dict:
+    """Settings within settings as one level, to name those that differ alone."""
+    inner = {f"{name}.{k}": v for name, value in settings.items() if isinstance(value, dict) for k, v in value.items()}
+    return {name: value for name, value in settings.items() if not isinstance(value, dict)} | inner
 
 
 def read_records(root: str | os.PathLike) -> dict[str, dict]:

@@ -6,6 +6,7 @@ import json
 import multiprocessing
 import os
 import pickle
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -229,7 +230,7 @@ def test_threads_and_forked_and_spawned_processes_read_the_same(store_dir):
             assert pool.starmap(PairStore.read_member, arguments) == expected
 
 
-def test_a_store_of_a_hundred_thousand_samples_opens_in_two_seconds(tmp_path):
+def test_a_store_of_a_hundred_thousand_samples_opens_by_its_index_alone(tmp_path):
     root = write_store(tmp_path / "s", {"v": 1})
     with np.load(root / "index.npz") as archive:
         index = dict(archive)
@@ -240,9 +241,9 @@ def test_a_store_of_a_hundred_thousand_samples_opens_in_two_seconds(tmp_path):
     index["video_ids"] = np.array([f"v{i:05d}" for i in range(videos)])
     index["shard_bytes"] = np.repeat(index["shard_bytes"], videos)
     np.savez(root / "index.npz", **index)
-    start = time.perf_counter()
-    assert len(PairStore(root)) == count
-    assert time.perf_counter() - start < 2
+    for folder in ("shards", "videos"):
+        shutil.rmtree(root / folder)
+    assert len(PairStore(root)) == count  # how fast: tools/benchmark/loader.py --large-samples
 
 
 def test_a_store_begun_with_other_settings_is_refused_and_the_difference_named(store_dir, tmp_path):
@@ -250,6 +251,10 @@ def test_a_store_begun_with_other_settings_is_refused_and_the_difference_named(s
     assert PairStore(store_dir).about["about"] == {"package": "test"}
     with pytest.raises(ValueError, match="short_side_px was 24 and is now 99"):
         begin_store(store_dir, SETTINGS | {"short_side_px": 99}, {})
+    (tmp_path / "nested").mkdir(exist_ok=True)
+    begin_store(tmp_path / "nested", SETTINGS | {"thresholds": {"a": 1, "b": 2}}, {})
+    with pytest.raises(ValueError, match="other settings: thresholds.b was 2 and is now 3. Use"):
+        begin_store(tmp_path / "nested", SETTINGS | {"thresholds": {"a": 1, "b": 3}}, {})
     (tmp_path / "holiday.jpg").write_bytes(b"")
     with pytest.raises(ValueError, match="holds 'holiday.jpg'"):
         begin_store(tmp_path, SETTINGS, {})
