@@ -35,6 +35,7 @@ trap forward TERM
 # shellcheck disable=SC2016
 srun --kill-on-bad-exit=1 bash -c '
     export RANK=$SLURM_PROCID LOCAL_RANK=$SLURM_LOCALID WORLD_SIZE=$SLURM_NTASKS
+    export TORCHELASTIC_RESTART_COUNT=${SLURM_RESTART_COUNT:-0}  # back from the queue: a --resume PATH is done with
     exec "$PYTHON" "$@"' task "$root/tools/train.py" "$1" --resume "${@:2}" &
 srun=$! interrupted=1
 while [ "$interrupted" = 1 ]; do  # a trapped signal ends wait before srun has ended

@@ -25,7 +25,7 @@ from cmp.datasets import open_pairs
 from cmp.engine.checkpoint import newest_checkpoint, read_checkpoint
 from cmp.engine.config import read_config
 from cmp.engine.processes import any_process, leave_together
-from cmp.engine.provenance import record_start
+from cmp.engine.provenance import last_origin, record_start
 from cmp.engine.runner import PairRunner
 from cmp.engine.stop_signals import STOPPED_STATUS
 
@@ -48,7 +48,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
         nargs="?",
         const="auto",
         metavar="PATH",
-        help="go on from a checkpoint: PATH, or without it the newest one in the work dir",
+        help="go on from a checkpoint: the newest in the work dir, or PATH where the folder has none newer",
     )
     parser.add_argument(
         "--cfg-options",
@@ -79,27 +79,36 @@ def put_data(config: Config, paths: list[str]) -> None:
 def checkpoint_to_resume(asked: str | None, work_dir: str, *, restarted: bool = False) -> str | None:
     """The checkpoint to go on from: the one asked for, or with "auto" the newest whole one; None to start anew.
 
-    Where torchrun has started the processes again, they go on from the newest, whatever was asked for.
+    Where torchrun has started the processes again, they go on from the folder's newest, whatever was asked for. A run
+    that has saved none yet goes on from what it began with: the one asked for or, with "auto", the last start's.
 
     Raises:
-        FileNotFoundError, ValueError: the one asked for is missing or broken, or nothing was asked for and the folder
-            has another run's checkpoints, which a later --resume would take for this run's.
+        FileNotFoundError, ValueError: the one asked for is missing or broken, or the folder has checkpoints of another
+            run or branch, which a later --resume would take for this run's.
     """
-    if restarted:
-        asked = "auto"
-    if asked is None:
+    if asked is None and not restarted:
         earlier = sorted(Path(work_dir).glob("iter_*.pth"))
         if earlier:
             raise ValueError(f"{earlier[0]} is of an earlier run: --resume goes on, another --work-dir starts anew")
         return None
-    if asked != "auto":
-        read_checkpoint(asked)
-        return asked
-    path, broken = newest_checkpoint(work_dir)
+    newest, broken = newest_checkpoint(work_dir)
     for reason in broken:
         print(f"train.py: passed over: {reason}", file=sys.stderr)
-    print(f"going on from {path}" if path else f"no checkpoint in {work_dir} yet: starting anew")
-    return str(path) if path else None
+    if newest and asked not in (None, "auto") and not restarted and newest.resolve() != Path(asked).resolve():
+        raise ValueError(
+            f"{work_dir} has {newest.name}, from which a later --resume would go on, and not from what followed "
+            f"{asked}: --resume without a path goes on from {newest.name}, another --work-dir branches off"
+        )
+    if newest:
+        print(f"going on from {newest}")
+        return os.path.abspath(newest)
+    origin = last_origin(work_dir) if asked == "auto" else asked
+    if origin is None:
+        print(f"no checkpoint in {work_dir} yet: starting anew")
+        return None
+    read_checkpoint(origin)
+    print(f"going on from {origin}")
+    return os.path.abspath(origin)
 
 
 def join_processes(config: Config) -> None:

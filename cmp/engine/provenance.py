@@ -38,6 +38,23 @@ def record_start(work_dir: str | PathLike, *, resumed_from: str | None, num_proc
     return start
 
 
+def last_origin(work_dir: str | PathLike) -> str | None:
+    """The checkpoint from elsewhere that the last start of a run's folder went on from; None if there was none.
+
+    Raises:
+        ValueError: `starts.jsonl` cannot be read; it is named.
+    """
+    file = Path(work_dir) / FILE
+    if not file.is_file():
+        return None
+    try:
+        origin = json.loads(file.read_text().splitlines()[-1])["resumed_from"]
+    except (ValueError, LookupError, TypeError) as error:
+        raise ValueError(f"{file} does not say in its last line what the run went on from: {error}") from error
+    own = origin is None or Path(origin).resolve().parent == Path(work_dir).resolve()
+    return None if own else origin
+
+
 def commit() -> dict:
     """The checkout's commit and whether files differ from it (changed); None where the code is in no git checkout."""
     checkout = Path(__file__).resolve().parents[2]

@@ -97,6 +97,13 @@ def test_slurms_tasks_are_torchs_ranks_and_go_on_from_the_newest_checkpoint(tmp_
     assert lines[1:] == [f"{rank} {rank} 2 node-1:20041 {train}" for rank in (0, 1)]
 
 
+def test_a_job_back_from_the_queue_is_known_as_started_again(tmp_path):
+    python = str(stand_in(tmp_path, "say_count", 'echo "count $TORCHELASTIC_RESTART_COUNT"'))
+    for count, said in ((None, "count 0"), ("2", "count 2")):
+        _, lines, _ = slurm(tmp_path, "c.py", PYTHON=python, SLURM_RESTART_COUNT=count)
+        assert lines[1:] == [said] * 2
+
+
 def test_a_job_that_was_stopped_goes_back_in_the_queue_and_one_that_failed_does_not(tmp_path):
     status, lines, _ = slurm(tmp_path, "c.py", STATUS="75")
     assert status == 75 and lines[-1] == "scontrol requeue 41"

@@ -22,6 +22,7 @@ from cmp.engine.checkpoint import load_model
 from cmp.engine.config import read_config
 from cmp.engine.loops import predict_with_controls
 from cmp.engine.metrics import FlowMetric
+from cmp.engine.provenance import record_start
 from cmp.engine.run_log import read_run
 from cmp.flow import write_flow
 from tools.export_backbone import main as export_backbone
@@ -255,6 +256,41 @@ def test_a_folder_with_another_runs_checkpoints_is_refused(finished, pairs, caps
     monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")  # torchrun tries again, but the refusal stands
     assert main(arguments) == 2
     assert checkpoint_to_resume(None, str(finished), restarted=True) == str(finished / "iter_6.pth")
+
+
+def test_a_checkpoint_asked_for_is_refused_where_the_folder_has_a_newer_one(finished, pairs, tmp_path, capsys):
+    run = tmp_path / "run"
+    shutil.copytree(finished, run)
+    first, last, elsewhere = str(run / "iter_3.pth"), str(run / "iter_6.pth"), str(finished / "iter_3.pth")
+    for asked in (first, elsewhere):
+        assert main([CONFIG, "--data", str(pairs), "--work-dir", str(run), "--resume", asked]) == 2
+        error = capsys.readouterr().err
+        assert f"{run} has iter_6.pth" in error and asked in error and "another --work-dir branches off" in error
+    assert checkpoint_to_resume(last, str(run)) == last
+    assert checkpoint_to_resume(elsewhere, str(tmp_path / "empty")) == elsewhere
+    (run / "iter_6.pth").unlink()
+    assert checkpoint_to_resume(first, str(run)) == first
+
+
+def test_a_branch_without_a_checkpoint_of_its_own_goes_on_from_where_it_began(finished, tmp_path, monkeypatch):
+    run, asked = str(tmp_path / "run"), str(finished / "iter_3.pth")
+    assert checkpoint_to_resume("auto", run) is None
+    assert checkpoint_to_resume(asked, run, restarted=True) == asked  # torchrun gives the same arguments again
+    assert checkpoint_to_resume(None, run, restarted=True) is None
+    monkeypatch.chdir(finished)
+    record_start(run, resumed_from=checkpoint_to_resume("iter_3.pth", run), num_processes=1)
+    monkeypatch.chdir(tmp_path)
+    assert checkpoint_to_resume("auto", run) == asked
+    shutil.copy(finished / "iter_6.pth", run)
+    for again in (dict(asked=asked, restarted=True), dict(asked="auto"), dict(asked=None, restarted=True)):
+        assert checkpoint_to_resume(work_dir=run, **again) == str(tmp_path / "run" / "iter_6.pth")
+    record_start(run, resumed_from=str(tmp_path / "run" / "iter_6.pth"), num_processes=1)
+    (tmp_path / "run" / "iter_6.pth").unlink()  # one's own, taken away to begin anew
+    assert checkpoint_to_resume("auto", run) is None
+    with open(tmp_path / "run" / "starts.jsonl", "a") as file:
+        file.write("{cut o")
+    with pytest.raises(ValueError, match="starts.jsonl does not say"):
+        checkpoint_to_resume("auto", run)
 
 
 def test_a_machines_first_process_knows_that_torchrun_started_it_before(tmp_path, monkeypatch):
