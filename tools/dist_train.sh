@@ -53,6 +53,11 @@ while [ "$interrupted" = 1 ]; do  # a trapped signal ends wait before torchrun h
     interrupted=0 status=0
     wait "$torchrun" || status=$?
 done
-if [ -s "$CMP_STATUS_FILE" ]; then status=$(cat "$CMP_STATUS_FILE"); fi
+if [ -s "$CMP_STATUS_FILE" ]; then
+    status=$(cat "$CMP_STATUS_FILE")
+elif [ "$asked" = 1 ] && [ "$status" -ne 0 ]; then
+    echo "dist_train.sh: stopped by a signal before the run could save a checkpoint" >&2
+    status=75
+fi
 rm -f "$CMP_STATUS_FILE" "$CMP_STATUS_FILE.started"
 exit "$status"

@@ -15,11 +15,16 @@ import os
 import sys
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the checkout's own packages, installed or not
+
+from cmp.engine.stop_signals import STOPPED_STATUS, exit_at_stop_signals
+
+if __name__ == "__main__":
+    exit_at_stop_signals()  # the imports below take seconds
+
 import torch
 from mmengine.config import Config, DictAction
 from mmengine.dist import init_dist
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the checkout's own packages, installed or not
 
 from cmp.datasets import open_pairs
 from cmp.engine.checkpoint import newest_checkpoint, read_checkpoint
@@ -27,7 +32,6 @@ from cmp.engine.config import read_config
 from cmp.engine.processes import any_process, leave_together
 from cmp.engine.provenance import last_origin, record_start
 from cmp.engine.runner import PairRunner
-from cmp.engine.stop_signals import STOPPED_STATUS
 
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:

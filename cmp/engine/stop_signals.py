@@ -31,10 +31,25 @@ class StopSignals:
 
     def __exit__(self, *_) -> None:
         for number, handler in self._before.items():
+            if handler is _exit_at_once:  # what it says would not be true any more
+                handler = signal.SIG_DFL
             signal.signal(number, signal.SIG_IGN if self.received else handler)
 
     def _remember(self, number: int, _) -> None:
         self.received = self.received or signal.Signals(number).name
+
+
+def exit_at_stop_signals() -> None:
+    """Until `StopSignals` take over, end at once with STOPPED_STATUS at a stop signal: there is nothing to save."""
+    for number in STOP_SIGNALS:
+        signal.signal(number, _exit_at_once)
+
+
+def _exit_at_once(number: int, _) -> None:
+    # Neither print nor sys.exit: the signal may come while something is printed, or where SystemExit is caught.
+    line = f"stopped by {signal.Signals(number).name} before the first step: nothing had begun yet, start it again\n"
+    os.write(2, line.encode())
+    os._exit(STOPPED_STATUS)
 
 
 def leave_stopping_to_the_run(init: Callable[[int], None] | None) -> Callable[[int], None]:

@@ -5,7 +5,13 @@ import threading
 import pytest
 import torch
 
-from cmp.engine.stop_signals import STOP_SIGNALS, STOPPED_STATUS, StopSignals, leave_stopping_to_the_run
+from cmp.engine.stop_signals import (
+    STOP_SIGNALS,
+    STOPPED_STATUS,
+    StopSignals,
+    exit_at_stop_signals,
+    leave_stopping_to_the_run,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -31,6 +37,14 @@ def test_without_a_signal_everything_is_as_before():
     with StopSignals():
         assert [signal.getsignal(number) for number in STOP_SIGNALS] != before
     assert [signal.getsignal(number) for number in STOP_SIGNALS] == before
+
+
+def test_once_steps_have_begun_nothing_says_that_they_have_not():
+    exit_at_stop_signals()
+    assert signal.SIG_DFL not in [signal.getsignal(number) for number in STOP_SIGNALS]
+    with StopSignals():
+        pass
+    assert [signal.getsignal(number) for number in STOP_SIGNALS] == [signal.SIG_DFL] * 2
 
 
 def test_outside_the_main_thread_nothing_is_caught():

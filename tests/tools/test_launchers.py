@@ -74,6 +74,17 @@ def test_a_signal_reaches_torchrun_once_and_its_end_is_waited_for(number, tmp_pa
     process.stdout.close(), process.stderr.close()
 
 
+def test_a_run_that_is_stopped_before_it_can_say_anything_is_started_again(tmp_path):
+    fake = str(stand_in(tmp_path, "fake_python", 'trap "exit ${STATUS}" TERM; echo ready; sleep 30 & wait $!'))
+    for own, status in (("1", 75), ("0", 0)):  # at its end it may still say 0
+        process = launch("dist_train.sh", "c.py", "2", folder=tmp_path, PYTHON=fake, STATUS=own)
+        assert process.stdout.readline() == "ready\n"
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=30) == status
+        assert ("before the run could save" in process.stderr.read()) == (status == 75)
+        process.stdout.close(), process.stderr.close()
+
+
 SRUN = """echo "srun $1"; shift
 for task in 0 1; do SLURM_PROCID=$task SLURM_LOCALID=$task SLURM_NTASKS=2 "$@" || status=$?; done; exit ${status:-0}"""
 TRAIN = 'echo "$RANK $LOCAL_RANK $WORLD_SIZE $MASTER_ADDR:$MASTER_PORT $*"; exit ${STATUS:-0}'

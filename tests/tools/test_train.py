@@ -228,6 +228,23 @@ def test_a_run_that_is_told_to_stop_saves_says_75_and_goes_on_exactly(finished, 
     assert one["param_schedulers"] == other["param_schedulers"]
 
 
+@pytest.mark.parametrize("name, moment", (("SIGTERM", "importing"), ("SIGUSR1", "importing"), ("SIGTERM", "building")))
+def test_a_signal_before_the_first_step_says_that_nothing_had_begun_and_75(pairs, tmp_path, monkeypatch, name, moment):
+    code = f"import os, signal; os.kill(os.getpid(), signal.{name})"
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    if moment == "importing":
+        (tmp_path / "torch.py").write_text(code)
+    else:
+        (tmp_path / "interrupt.py").write_text(code)
+        read_config(CONFIG).dump(tmp_path / "config.py")
+        with open(tmp_path / "config.py", "a") as file:
+            file.write("\ncustom_hooks.append(dict(type='interrupt.Interrupt'))\n")
+        monkeypatch.setitem(globals(), "CONFIG", str(tmp_path / "config.py"))
+    process = train(tmp_path, pairs)
+    assert process.returncode == 75, process.stderr[-3000:]
+    assert process.stderr.splitlines()[-1].startswith(f"stopped by {name} before the first step: nothing had begun")
+
+
 def test_a_run_keeps_its_config_its_commit_its_scalars_and_its_pictures(finished):
     (start,) = [json.loads(line) for line in (finished / "starts.jsonl").read_text().splitlines()]
     assert start["resumed_from"] is None and start["processes"] == 1 and "commit" in start
