@@ -23,12 +23,12 @@ if __name__ == "__main__":
     exit_at_stop_signals()  # the imports below take seconds
 
 import torch
-from mmengine.config import Config, DictAction
+from mmengine.config import Config
 from mmengine.dist import init_dist
 
 from cmp.datasets import open_pairs
 from cmp.engine.checkpoint import newest_checkpoint, read_checkpoint
-from cmp.engine.config import read_config
+from cmp.engine.config import KeyValues, check_training_config, read_config
 from cmp.engine.processes import any_process, leave_together
 from cmp.engine.provenance import last_origin, record_start
 from cmp.engine.runner import PairRunner
@@ -57,7 +57,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--cfg-options",
         nargs="+",
-        action=DictAction,
+        action=KeyValues,
         metavar="KEY=VALUE",
         help="change values of the config, such as train_dataloader.batch_size=4; a key it does not have is refused",
     )
@@ -157,6 +157,14 @@ def final_status(status: int = 0) -> int:
     return int(file.read_text() or 0) if file.exists() else 0
 
 
+def in_words(error: Exception) -> str:
+    """What an error says, and its type where that tells more; of a loader's worker what its own traceback ends with."""
+    text = str(error).strip()
+    if text.startswith("Caught "):
+        return text.splitlines()[-1]
+    return text if isinstance(error, (OSError, ValueError, FloatingPointError)) else f"{type(error).__name__}: {text}"
+
+
 def main(argv: list[str] | None = None) -> int:
     """Train; returns the exit status."""
     args = parse_args(argv)
@@ -164,6 +172,7 @@ def main(argv: list[str] | None = None) -> int:
         return final_status()
     try:
         config = read_config(args.config, args.cfg_options)
+        check_training_config(config)
         if args.data:
             put_data(config, args.data)
         config.work_dir = args.work_dir or str(Path("work_dirs") / Path(args.config).stem)
@@ -182,11 +191,6 @@ def main(argv: list[str] | None = None) -> int:
         if runner.rank == 0:
             record_start(runner.work_dir, resumed_from=checkpoint, num_processes=runner.world_size)
         runner.train()
-    except (OSError, ValueError, TypeError, FloatingPointError) as error:
-        if os.environ.get("CMP_TRACEBACK"):
-            raise
-        print(f"train.py: {error} (CMP_TRACEBACK=1 shows where)", file=sys.stderr)
-        return final_status(2) if isinstance(error, FloatingPointError) else 2
     except RuntimeError as error:
         from_compiler = type(error).__module__.startswith(("torch._dynamo", "torch._inductor"))
         if os.environ.get("CMP_TRACEBACK") or not from_compiler:
@@ -197,6 +201,11 @@ def main(argv: list[str] | None = None) -> int:
             file=sys.stderr,
         )
         return final_status(2)
+    except Exception as error:  # mmengine builds what the config says: whatever its parts raise, up to the first steps
+        if os.environ.get("CMP_TRACEBACK"):
+            raise
+        print(f"train.py: {in_words(error)} (CMP_TRACEBACK=1 shows where)", file=sys.stderr)
+        return final_status(2) if isinstance(error, FloatingPointError) else 2
     stopped_by = runner.train_loop.stopped_by
     if runner.rank == 0:
         newest = Path(config.work_dir) / "last_checkpoint"

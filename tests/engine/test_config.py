@@ -1,6 +1,7 @@
 import pytest
+from mmengine.config import Config
 
-from cmp.engine.config import read_config
+from cmp.engine.config import check_training_config, read_config
 
 CONFIG = """
 from torch.optim import SGD
@@ -53,6 +54,44 @@ def test_a_key_that_the_config_does_not_have_is_refused_with_a_hint(config_file,
     with pytest.raises(ValueError) as error:
         read_config(config_file, {option: 1})
     assert message in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "option, value, message",
+    (
+        ("model.width", "abc", "model.width is 3 and cannot become 'abc'"),
+        ("model.strides", 3, "model.strides is (1, 2) and cannot become 3"),
+        ("loader.dataset.paths", 2.0, "cannot become 2.0"),
+    ),
+)
+def test_text_for_a_number_and_a_number_for_a_list_are_refused(config_file, option, value, message):
+    with pytest.raises(ValueError) as error:
+        read_config(config_file, {option: value})
+    assert message in str(error.value)
+    assert read_config(config_file, {"model.width": None, "model.strides": [4]}).model == dict(width=None, strides=[4])
+
+
+TRAINING = dict(model=dict(), train_dataloader=dict(batch_size=2), train_cfg=dict(max_iters=3, val_interval=1))
+TRAINING |= dict(optim_wrapper=dict(optimizer=dict(type="SGD")), default_hooks=dict(checkpoint=None))
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    (
+        (dict(model=None), "it has no model$"),
+        (dict(train_cfg=dict(max_iters=0)), "train_cfg.max_iters must be a whole number of at least 1, got 0"),
+        (dict(train_cfg=dict(val_interval=0)), "train_cfg.val_interval must"),
+        (dict(train_dataloader=dict(batch_size=1.5)), "train_dataloader.batch_size must .* got 1.5"),
+        (dict(default_hooks=dict(logger=dict(interval=0))), "default_hooks.logger.interval must"),
+        (dict(default_hooks=dict(checkpoint=dict(interval=-1))), "default_hooks.checkpoint.interval must"),
+        (dict(log_processor=dict(window_size=0)), "log_processor.window_size must"),
+        (dict(optim_wrapper=dict(optimizer=dict(type="Foo"))), "optim_wrapper.optimizer.type: there is no .* 'Foo'"),
+    ),
+)
+def test_a_training_config_lacks_no_part_and_counts_from_1(change, message):
+    check_training_config(Config(TRAINING))
+    with pytest.raises(ValueError, match=message):
+        check_training_config(Config(TRAINING | change))
 
 
 def test_a_missing_config_is_named(tmp_path):

@@ -60,3 +60,10 @@ def test_a_plain_sample_has_both_normalised_frames_and_the_flow_at_its_guides(vi
 def test_a_folder_without_videos_is_named(tmp_path, capsys):
     assert main([str(tmp_path)]) == 2
     assert tmp_path.name in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("arguments, message", ((["--sizes", "foo"], "got 'foo'"), (["--rounds", "0"], "at least 1")))
+def test_nothing_to_measure_is_refused(arguments, message, tmp_path, capsys):
+    with pytest.raises(SystemExit) as exit_:
+        main([str(tmp_path), *arguments])
+    assert exit_.value.code == 2 and message in capsys.readouterr().err.splitlines()[-1]

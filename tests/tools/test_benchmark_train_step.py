@@ -31,3 +31,10 @@ def test_memory_is_that_of_two_steps_of_a_process(name, capsys, monkeypatch):
     assert train_step.main(["--recipe", "alexnet", "--batch", "2", "--threads", "1", "--memory-of", name]) == 0
     peak, before = map(float, capsys.readouterr().out.split())
     assert peak >= before > 0
+
+
+@pytest.mark.parametrize("flag", ("--rounds", "--steps", "--batch"))
+def test_nothing_to_measure_is_refused(flag, capsys):
+    with pytest.raises(SystemExit) as exit_:
+        train_step.main([flag, "0"])
+    assert exit_.value.code == 2 and "must be at least 1" in capsys.readouterr().err.splitlines()[-1]

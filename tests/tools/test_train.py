@@ -26,7 +26,7 @@ from cmp.engine.provenance import record_start
 from cmp.engine.run_log import read_run
 from cmp.flow import write_flow
 from tools.export_backbone import main as export_backbone
-from tools.train import checkpoint_to_resume, main, torchrun_started_again
+from tools.train import checkpoint_to_resume, in_words, main, torchrun_started_again
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIG = str(ROOT / "configs" / "pretrain" / "cmp_r18_quickstart_1xb16_300.py")
@@ -333,17 +333,49 @@ def test_batch_norm_over_all_processes_needs_gpus_and_says_so(pairs, tmp_path, c
 
 
 def test_what_cannot_start_is_named_and_exits_with_2(tmp_path, capsys):
+    syntax, part = tmp_path / "syntax.py", tmp_path / "part.py"
+    syntax.write_text("model = dict(\n")
+    part.write_text("train_cfg = dict(max_iters=3)\n")
     for arguments, message in (
         ([CONFIG, "--cfg-options", "train_dataloader.batchsize=4"], "did you mean 'batch_size'?"),
         ([str(tmp_path / "none.py")], f"no such config: {tmp_path / 'none.py'}"),
         ([CONFIG, "--resume", str(tmp_path / "none.pth")], f"no such file: {tmp_path / 'none.pth'}"),
+        ([str(syntax)], f"{syntax} is no config: SyntaxError: '(' was never closed"),
+        ([str(part)], f"{part} is no training config: it has no model, train_dataloader, optim_wrapper"),
+        ([CONFIG, "--cfg-options", "train_cfg.val_interval=0"], "train_cfg.val_interval must be a whole number"),
     ):
         assert main(arguments) == 2
         error = capsys.readouterr().err
         assert error.startswith("train.py: ") and message in error and "Traceback" not in error
-    with pytest.raises(SystemExit) as exit_:
-        main([CONFIG, "--unknown"])
-    assert exit_.value.code == 2
+    for arguments, message in (
+        (["--unknown"], "unrecognized arguments: --unknown"),
+        (["--cfg-options", "sync_bn=None", "foo"], "--cfg-options: expected KEY=VALUE, got 'foo'"),
+        (["--cfg-options", "model=[(1,2]"], "--cfg-options: expected KEY=VALUE, got 'model=[(1,2]'"),
+    ):
+        with pytest.raises(SystemExit) as exit_:
+            main([CONFIG, *arguments])
+        assert exit_.value.code == 2 and message in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_what_cannot_be_built_is_named_in_the_last_line(pairs, tmp_path):
+    process = train(tmp_path, pairs, options=["param_scheduler.0.type=Foo"])
+    assert process.returncode == 2
+    line = process.stderr.splitlines()[-1]
+    assert line.startswith("train.py: KeyError: ") and "Foo is not in" in line and "Traceback" not in process.stderr
+
+
+class Damaged(torch.utils.data.Dataset):
+    def __len__(self):
+        return 1
+
+    def __getitem__(self, index):
+        raise ValueError("shards/v3.tar is cut off")
+
+
+def test_of_an_error_in_a_loaders_worker_its_own_last_line_is_said():
+    with pytest.raises(ValueError) as error:
+        list(torch.utils.data.DataLoader(Damaged(), num_workers=1))
+    assert "Traceback" in str(error.value) and in_words(error.value) == "ValueError: shards/v3.tar is cut off"
 
 
 def test_missing_pairs_are_named(tmp_path):

@@ -20,6 +20,7 @@ for real (about 1.3 GB for 100,000) in a temporary folder. Reading in random ord
 import argparse
 import json
 import os
+import re
 import sys
 import tempfile
 import time
@@ -298,6 +299,11 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--rounds", type=int, default=5, help="rounds of all loaders in turn (default 5)")
     parser.add_argument("--large-samples", type=int, default=0, help="samples of the large store (default: none made)")
     args = parser.parse_args(argv)
+    for size in args.sizes:
+        if not re.fullmatch("[1-9][0-9]*x[1-9][0-9]*", size):
+            parser.error(f"--sizes takes HxW, such as 360x480, got {size!r}")
+    if min(args.pairs, args.rounds) < 1:
+        parser.error("--pairs and --rounds must be at least 1")
     cv2.setNumThreads(1)
     torch.set_num_threads(1)
     try:

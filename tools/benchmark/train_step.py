@@ -265,6 +265,8 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--workers", type=int, default=1, help="loader processes for them (default: %(default)s)")
     parser.add_argument("--memory-of", help=argparse.SUPPRESS)
     args = parser.parse_args(argv)
+    if min(args.rounds, args.steps, args.batch) < 1:
+        parser.error("--rounds, --steps and --batch must be at least 1")
 
     if args.device == "cuda" and not torch.cuda.is_available():
         print("train_step.py: --device cuda needs a CUDA GPU, and torch finds none", file=sys.stderr)
