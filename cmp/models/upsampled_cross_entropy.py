@@ -57,6 +57,7 @@ def banded_cross_entropy(
 
     Memory beyond inputs and gradient is a band of rows, whatever H is. Numbers are float32 (float64 for float64
     logits) whatever autocast and the precision of matrix products are set to. Differentiable once, in the logits.
+    A logit of -inf gives NaN, as it does in the plain form, but here also where H x W is h x w.
 
     Args:
         logits: (B, L, h, w); upsampled to H x W, corners aligned.
