@@ -1,11 +1,14 @@
 """What mmengine offers by config and the documents promise: it does what they say."""
 
+import subprocess
+
 import torch
 from mmengine.hooks import EMAHook
 from mmengine.model import convert_sync_batchnorm
 from mmengine.optim import OptimWrapper, build_optim_wrapper
 from torch import nn
 
+from cmp.engine import provenance
 from cmp.engine.provenance import record_start
 from cmp.engine.runner import PairRunner, Runner
 from cmp.flow import FlowQuantizer
@@ -97,3 +100,18 @@ def test_every_start_is_noted(tmp_path):
     assert len(lines) == 2 and '"resumed_from": "iter_3.pth"' in lines[1] and '"processes": 2' in lines[1]
     assert first["commit"] is None or len(first["commit"]) == 40
     assert first["torch"] == torch.__version__
+
+
+def test_a_start_says_whether_tracked_files_differ_from_the_commit(tmp_path, monkeypatch):
+    file = tmp_path / "cmp" / "engine" / "provenance.py"
+    file.parent.mkdir(parents=True)
+    file.write_text("")
+    monkeypatch.setattr(provenance, "__file__", str(file))
+    assert provenance.commit() == dict(commit=None, changed=None)
+    for arguments in ("init", "add .", "-c user.name=a -c user.email=b commit -m c"):
+        subprocess.run(["git", "-C", str(tmp_path), *arguments.split()], check=True, capture_output=True)
+    (tmp_path / "untracked.txt").write_text("")
+    clean = provenance.commit()
+    assert len(clean["commit"]) == 40 and clean["changed"] is False
+    file.write_text("changed")
+    assert provenance.commit() == clean | dict(changed=True)

@@ -170,10 +170,27 @@ def test_short_cuts_of_matrix_products_are_off_inside_and_as_before_outside():
         torch.set_float32_matmul_precision("highest")
 
 
+class Operations(TorchDispatchMode):
+    """Records the names of all operations."""
+
+    def __init__(self):
+        super().__init__()
+        self.names = set()
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.names.add(func.overloadpacket.__name__)
+        return func(*args, **(kwargs or {}))
+
+
 def test_without_gradient_the_value_is_the_same_and_no_gradient_is_worked_out():
     logits, flow = drawn((3, 4), (25, 33))
     value = DiscreteLoss(QUANTIZER)(logits, flow)
-    entropies, weights = banded_cross_entropy(logits.detach(), flow, None, QUANTIZER, [torch.ones(11)] * 2)
+    with Operations() as seen:
+        banded_cross_entropy(logits, flow, None, QUANTIZER, [torch.ones(11)] * 2)
+    assert "scatter_add_" in seen.names  # which takes the target's 1 off the softmax
+    with Operations() as seen:
+        entropies, weights = banded_cross_entropy(logits.detach(), flow, None, QUANTIZER, [torch.ones(11)] * 2)
+    assert "gather" in seen.names and "scatter_add_" not in seen.names
     assert not entropies.requires_grad and torch.equal((entropies / weights).sum(), value)
     # The plain form's sums are the same pair.
     expected = plain_cross_entropy(logits.detach(), flow, None, QUANTIZER, [torch.ones(11)] * 2)

@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -362,6 +363,20 @@ def test_what_cannot_be_built_is_named_in_the_last_line(pairs, tmp_path):
     assert process.returncode == 2
     line = process.stderr.splitlines()[-1]
     assert line.startswith("train.py: KeyError: ") and "Foo is not in" in line and "Traceback" not in process.stderr
+
+
+@pytest.mark.parametrize("error, noted", ((FloatingPointError("not finite"), "2"), (OSError("disk"), "")))
+def test_only_what_no_restart_would_change_is_noted_for_torchrun(pairs, tmp_path, monkeypatch, error, noted):
+    def fail():
+        raise error
+
+    runner = SimpleNamespace(rank=1, world_size=1, train=fail)
+    monkeypatch.setattr("tools.train.PairRunner", SimpleNamespace(from_cfg=lambda config: runner))
+    status = tmp_path / "status"
+    status.touch()
+    monkeypatch.setenv("CMP_STATUS_FILE", str(status))
+    assert main([CONFIG, "--data", str(pairs), "--work-dir", str(tmp_path / "run")]) == 2
+    assert status.read_text() == noted
 
 
 class Damaged(torch.utils.data.Dataset):
