@@ -176,10 +176,14 @@ def main(argv: list[str] | None = None) -> int:
         if args.data:
             put_data(config, args.data)
         config.work_dir = args.work_dir or str(Path("work_dirs") / Path(args.config).stem)
+        if config.get("sync_bn") and not torch.cuda.is_available():
+            raise ValueError("sync_bn needs GPUs: torch's SyncBatchNorm does not run on CPUs")
         if "RANK" in os.environ:  # started by torchrun or srun
-            if config.get("sync_bn") and not torch.cuda.is_available():
-                raise ValueError("sync_bn needs GPUs: torch's SyncBatchNorm does not run on CPUs")
             join_processes(config)
+        elif config.get("sync_bn"):
+            raise ValueError(
+                "sync_bn needs processes that share batches: start it by tools/dist_train.sh, if but of one"
+            )
         checkpoint = checkpoint_to_resume(args.resume, config.work_dir, restarted=torchrun_started_again())
         if checkpoint:
             config.load_from, config.resume = checkpoint, True

@@ -324,13 +324,22 @@ def test_a_machines_first_process_knows_that_torchrun_started_it_before(tmp_path
     assert torchrun_started_again()
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="GPUs have it")
-def test_batch_norm_over_all_processes_needs_gpus_and_says_so(pairs, tmp_path, capsys, monkeypatch):
-    for name, value in dict(RANK="0", WORLD_SIZE="1", LOCAL_RANK="0").items():
-        monkeypatch.setenv(name, value)
+@pytest.mark.parametrize("by_torchrun", (True, False))
+def test_batch_norm_over_all_processes_needs_gpus_and_says_so(pairs, tmp_path, capsys, monkeypatch, by_torchrun):
+    if by_torchrun:
+        for name, value in dict(RANK="0", WORLD_SIZE="1", LOCAL_RANK="0").items():
+            monkeypatch.setenv(name, value)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     arguments = [CONFIG, "--data", str(pairs), "--work-dir", str(tmp_path / "run")]
     assert main([*arguments, "--cfg-options", "sync_bn=torch"]) == 2
     assert "sync_bn needs GPUs" in capsys.readouterr().err
+
+
+def test_batch_norm_over_all_processes_needs_processes_and_says_so(pairs, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    arguments = [CONFIG, "--data", str(pairs), "--work-dir", str(tmp_path / "run")]
+    assert main([*arguments, "--cfg-options", "sync_bn=torch"]) == 2
+    assert "start it by tools/dist_train.sh" in capsys.readouterr().err.splitlines()[-1]
 
 
 def test_what_cannot_start_is_named_and_exits_with_2(tmp_path, capsys):
