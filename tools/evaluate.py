@@ -21,7 +21,7 @@ from pathlib import Path
 
 import cv2
 import torch
-from mmengine.config import Config, DictAction
+from mmengine.config import Config
 from mmengine.runner import Runner
 from tqdm import tqdm
 
@@ -34,7 +34,7 @@ from cmp.downstream.run import set_length, train_and_judge
 from cmp.downstream.segmentation import prepare_config as prepare_segmentation
 from cmp.downstream.segmentation_metric import scores_table
 from cmp.engine.checkpoint import load_model
-from cmp.engine.config import read_config
+from cmp.engine.config import KeyValues, read_config
 from cmp.engine.loops import predict_with_controls
 from cmp.engine.metrics import INTERPOLATIONS, FlowMetric, controls_table
 from cmp.engine.pictures import choose_rows, prediction_sheet
@@ -113,7 +113,7 @@ def _add_trained_task(tasks: argparse._SubParsersAction, name: str, help: str) -
         help="go on from a checkpoint: PATH, or the newest in the work dir; a finished run is only judged again",
     )
     task.add_argument(
-        "--cfg-options", nargs="+", action=DictAction, metavar="KEY=VALUE", help="change values of the config"
+        "--cfg-options", nargs="+", action=KeyValues, metavar="KEY=VALUE", help="change values of the config"
     )
     return task
 
