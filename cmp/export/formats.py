@@ -51,7 +51,7 @@ def export_content(backbone: Backbone, format: str, suffix: str) -> dict[str, by
     elif not isinstance(backbone.encoder, ResNet) and format not in OURS_TOO:
         raise ValueError(f"{format} has no {backbone.name}: export it as one of {OURS_TOO}")
 
-    card = model_card(backbone, format).encode()
+    card = model_card(backbone, format, suffix).encode()
     if format == "huggingface":
         return {
             f"/{CARD}": card,

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from mmengine.model import BaseModule
+from mmengine.model import initialize
 from torch import nn
 
 from cmp.export.backbone import Backbone, BackboneFeatures
@@ -28,11 +28,13 @@ class LoadBack(NamedTuple):
     library: str  # name and version of what has loaded it; where nothing has, why
     missing: tuple[str, ...] = ()  # what the library's model has and the file has not
     largest_difference: float | None = None  # of features (or tensors) on one image; None: not checked
-    largest_feature: float | None = None  # what to hold the difference against
+    largest_feature: float | None = None  # what to hold the difference against; None: tensors were compared, all equal
 
     def __str__(self) -> str:
         if self.largest_difference is None:
             return f"not loaded back: {self.library}"
+        if self.largest_feature is None:
+            return f"loaded back in {self.library}: the same tensors and metadata, bit for bit"
         missing = f"missing only {', '.join(self.missing)}" if self.missing else "nothing missing"
         return (
             f"loaded back in {self.library}: {missing}; largest feature difference {self.largest_difference:.3g} "
@@ -122,10 +124,10 @@ def _huggingface(path: Path, backbone: Backbone) -> _Loaded:
 def _mmlab(path: Path, backbone: Backbone) -> _Loaded:
     init = dict(type="Pretrained", checkpoint=str(path), prefix="backbone.")
     label, build = _mmlab_resnet()
-    model = build(depth=int(backbone.name.removeprefix("resnet")), init_cfg=init)
+    model = build(depth=int(backbone.name.removeprefix("resnet")))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        model.init_weights()
+        initialize(model, init)  # what init_cfg does, without a line for every tensor
     lost = [key for key, value in backbone.weights.items() if not torch.equal(model.state_dict()[key], value)]
     if lost:
         raise ValueError(f"{label} does not take {path.name}: {len(lost)} tensors have not arrived, first {lost[:3]}")
@@ -165,11 +167,11 @@ def _mmlab_resnet() -> tuple[str, Callable[..., nn.Module]]:
         return f"mmengine {mmengine.__version__} (its Pretrained init, on torchvision's ResNet)", _NamedAsMMLab
 
 
-class _NamedAsMMLab(BaseModule):
+class _NamedAsMMLab(nn.Module):
     """torchvision's ResNet, whose keys OpenMMLab's share, under mmengine's initialisation."""
 
-    def __init__(self, depth: int, init_cfg: dict) -> None:
-        super().__init__(init_cfg)
+    def __init__(self, depth: int) -> None:
+        super().__init__()
         network = importlib.import_module("torchvision").models.get_model(f"resnet{depth}", weights=None)
         for name, child in list(network.named_children())[:-2]:
             self.add_module(name, child)
@@ -193,8 +195,9 @@ def _same_tensors(path: Path, backbone: Backbone) -> LoadBack:
     written = read_weight_file(path)
     if written.keys() != weights.keys() or read_safetensors_metadata(path) != backbone.metadata:
         raise ValueError(f"{path.name} lost keys or metadata: {sorted(written.keys() ^ weights.keys())}")
-    pairs = [(written[key], weights[key]) for key in weights]
-    return _compared(path, f"safetensors {library.__version__}", set(), pairs)
+    if not all(torch.equal(written[key], weights[key]) for key in weights):
+        raise ValueError(f"{path.name} lost or changed tensors on its way")
+    return LoadBack(f"safetensors {library.__version__}", largest_difference=0.0)
 
 
 def _same_names(path: Path, backbone: Backbone) -> LoadBack:

@@ -16,7 +16,7 @@ data_preprocessor = dict(mean={mean}, std={std}, bgr_to_rgb=True)""",
   WEIGHTS: FILE
   PIXEL_MEAN: {mean}
   PIXEL_STD: {std}
-  RESNETS: {{DEPTH: {depth}, STRIDE_IN_1X1: false}}
+  RESNETS: {{DEPTH: {depth}, STRIDE_IN_1X1: false{res2}}}
 INPUT:
   FORMAT: RGB""",
     "safetensors": """from safetensors.torch import load_file
@@ -30,15 +30,19 @@ network = timm.create_model("local-dir:FOLDER", pretrained=True, num_classes=0)"
 _LANGUAGE = {"detectron2": "yaml"}
 
 
-def model_card(backbone: Backbone, format: str) -> str:
-    """Markdown; FILE or FOLDER stands for where the user has put the export."""
+def model_card(backbone: Backbone, format: str, suffix: str = "") -> str:
+    """Markdown; FILE or FOLDER stands for where the user has put the export, whose name ends in suffix."""
     about = backbone.metadata
     unknown = "[unknown: the checkpoint does not say]"
     mean, std = (unknown if about[name] == UNKNOWN else about[name] for name in ("mean", "std"))
     read = 'torch.load("FILE", weights_only=True)'
-    snippet = _LOAD[format].format(
-        name=backbone.name, depth=backbone.name.removeprefix("resnet"), mean=mean, std=std, read=read
-    )
+    if suffix == ".safetensors":
+        read = 'safetensors.torch.load_file("FILE")'
+    depth = backbone.name.removeprefix("resnet")
+    res2 = ", RES2_OUT_CHANNELS: 64" if depth in ("18", "34") else ""  # detectron2 asks for it there
+    snippet = _LOAD[format].format(name=backbone.name, depth=depth, mean=mean, std=std, read=read, res2=res2)
+    if suffix == ".safetensors" and format == "torchvision":
+        snippet = snippet.replace("import torch, torchvision", "import safetensors.torch, torchvision")
     facts = "\n".join(f"| {key} | {value} |" for key, value in about.items() if key != "format")
     front = ""
     if format == "huggingface":  # what the hub files the page under

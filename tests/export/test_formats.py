@@ -172,13 +172,16 @@ def test_a_card_goes_with_every_format_and_a_second_run_changes_nothing(checkpoi
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
 
 
-@pytest.mark.parametrize("format", ("torchvision", "timm", "huggingface"))
-def test_the_cards_python_runs_as_it_stands(checkpoint, expected, tmp_path, format):
+@pytest.mark.parametrize(
+    "format, name",
+    (("torchvision", "b.pth"), ("torchvision", "b.safetensors"), ("timm", "b.pth"), ("huggingface", "hub")),
+)
+def test_the_cards_python_runs_as_it_stands(checkpoint, expected, tmp_path, format, name):
     if format != "torchvision":
         pytest.importorskip("timm")
-    out = tmp_path / ("hub" if format == "huggingface" else "b.pth")
+    out = tmp_path / name
     export_backbone(checkpoint, out, format)
-    card = (out / "README.md" if format == "huggingface" else tmp_path / "b.pth.md").read_text()
+    card = (out / "README.md" if format == "huggingface" else tmp_path / f"{name}.md").read_text()
     code = re.search(r"```python\n(.*?)```", card, re.DOTALL)[1].replace("FILE", str(out)).replace("FOLDER", str(out))
     names = {}
     exec(code, names)
@@ -186,6 +189,32 @@ def test_the_cards_python_runs_as_it_stands(checkpoint, expected, tmp_path, form
     with torch.no_grad():
         body = torch.nn.Sequential(*list(network.children())[:-2])
         agrees(body(IMAGE), expected[-1])
+
+
+def test_cards_for_openmmlab_and_detectron2_say_how_our_images_are_fed(checkpoint, tmp_path):
+    for format in ("mmlab", "detectron2"):
+        export_backbone(checkpoint, tmp_path / f"{format}.pth", format)
+    mmlab, detectron2 = ((tmp_path / f"{format}.pth.md").read_text() for format in ("mmlab", "detectron2"))
+    assert "bgr_to_rgb=True" in mmlab and 'style="pytorch"' in mmlab  # their images come as BGR, ours were RGB
+    assert "FORMAT: RGB" in detectron2
+    assert "{DEPTH: 18, STRIDE_IN_1X1: false, RES2_OUT_CHANNELS: 64}" in detectron2  # asked for below depth 50
+
+
+def test_features_that_differ_beyond_rounding_are_refused(checkpoint, tmp_path, monkeypatch):
+    from cmp.export import load_back
+
+    real = load_back._load
+
+    def slightly_off(model, *arguments):
+        missing = real(model, *arguments)
+        with torch.no_grad():
+            model.layer4[1].bn2.weight.mul_(1.01)
+        return missing
+
+    monkeypatch.setattr(load_back, "_load", slightly_off)
+    with pytest.raises(ValueError, match="computes other features"):
+        export_backbone(checkpoint, tmp_path / "b.pth", "torchvision")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_file_that_the_library_reads_differently_is_refused(checkpoint, tmp_path, monkeypatch):
