@@ -1,6 +1,6 @@
 r"""Judge a pretrained network.
 
-    propagation    how well it spreads guidance over held-out pairs, beside two controls and two interpolations
+    propagation    how well it spreads guidance over held-out pairs, beside two controls and three interpolations
     segmentation   what its backbone is worth for classes of pixels: trains an FCN on it, frozen or fine-tuned
     detection      what it is worth for objects: trains a Mask R-CNN with a feature pyramid on it
     knn, linear    what its frozen features are worth on folders of classes
@@ -38,7 +38,16 @@ from cmp.engine.config import KeyValues, read_config
 from cmp.engine.loops import predict_with_controls
 from cmp.engine.metrics import INTERPOLATIONS, FlowMetric, controls_table
 from cmp.engine.pictures import choose_rows, prediction_sheet
+from cmp.engine.provenance import record_start
 from tools.train import checkpoint_to_resume
+
+
+def positive(text: str) -> float:
+    """A number above 0, for argparse."""
+    value = float(text)
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"must be above 0, got {text}")
+    return value
 
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
@@ -78,7 +87,7 @@ def _add_segmentation(tasks: argparse._SubParsersAction) -> None:
     task = _add_trained_task(tasks, "segmentation", "mIoU of an FCN trained on the backbone")
     task.add_argument("--frozen", action="store_true", help="keep the backbone and train a linear head alone")
     task.add_argument("--check-data", action="store_true", help="read every file first; anything wrong is named")
-    task.add_argument("--scales", type=float, nargs="+", metavar="S", help="sizes to test at; default: the config's")
+    task.add_argument("--scales", type=positive, nargs="+", metavar="S", help="sizes to test at; default: the config's")
     task.add_argument("--flip", action="store_true", help="test mirrored images too")
 
 
@@ -136,8 +145,14 @@ def evaluate_segmentation(args: argparse.Namespace) -> None:
         config.val_cfg.scales = args.scales
     config.val_cfg.flip = config.val_cfg.flip or args.flip
     if args.check_data:
+        problems = []
         for name in ("train", "val"):
-            print_data_report(config[f"{name}_dataloader"].dataset)
+            try:
+                print_data_report(config[f"{name}_dataloader"].dataset)
+            except (OSError, ValueError) as error:
+                problems.append(str(error))
+        if problems:
+            raise ValueError("\n".join(problems))
     metrics = train_and_judge(config, checkpoint)
     if metrics:
         print(scores_table(metrics))
@@ -171,7 +186,9 @@ def evaluate_probe(args: argparse.Namespace) -> None:
     print(f"{accuracy:.1f} % of {len(test.labels)} images right ({chance})")
     if args.out:
         Path(args.out).mkdir(parents=True, exist_ok=True)
-        metrics = dict(accuracy=accuracy, images=len(test.labels), classes=len(train.classes))
+        start = record_start(args.out, resumed_from=None, num_processes=1)
+        metrics = dict(accuracy=accuracy, images=len(test.labels), classes=len(train.classes), seed=args.seed)
+        metrics |= dict(backbone=str(args.backbone), start=start)
         (Path(args.out) / "metrics.json").write_text(json.dumps(metrics, indent=1) + "\n")
 
 
@@ -197,7 +214,8 @@ def evaluate_propagation(args: argparse.Namespace) -> None:
     if args.out:
         out = Path(args.out)
         out.mkdir(parents=True, exist_ok=True)
-        (out / "metrics.json").write_text(json.dumps(metrics, indent=1) + "\n")
+        start = record_start(out, resumed_from=None, num_processes=1)
+        (out / "metrics.json").write_text(json.dumps(metrics | dict(start=start), indent=1) + "\n")
         (out / "table.txt").write_text(table + "\n")
         if shown:
             cv2.imwrite(str(out / "predictions.png"), prediction_sheet(shown)[..., ::-1])

@@ -3,6 +3,7 @@
 from typing import NamedTuple
 
 import numpy as np
+from PIL import Image
 from tqdm import tqdm
 
 from cmp.downstream.segmentation_data import SegmentationDataset, read_image, read_label_ids
@@ -25,9 +26,11 @@ def check_segmentation_data(dataset: SegmentationDataset) -> DataReport:
     problems, counts = [], np.zeros(256, np.int64)
     for image_path, label_path in tqdm(dataset.samples, desc="check", unit="image"):
         try:
+            with Image.open(image_path) as picture:
+                picture.load()  # OpenCV reads half a picture without a word
             size_hw = read_image(image_path).shape[:2]
-        except ValueError as error:
-            problems.append(str(error))
+        except (OSError, SyntaxError, ValueError) as error:
+            problems.append(f"{image_path} is broken: {error}")
             size_hw = None
         try:
             ids = read_label_ids(label_path)

@@ -37,7 +37,33 @@ def read_annotations(path: str | PathLike):
         coco.getImgIds(), coco.getCatIds(), coco.getAnnIds()
     except (ValueError, AssertionError, KeyError, TypeError) as error:
         raise ValueError(f"{path} holds no COCO annotations: {error!r}") from error
+    if wrong := _what_is_wrong(coco):
+        raise ValueError(f"{path}: {len(wrong)} entries are wrong: {'; '.join(wrong[:5])}")
     return coco
+
+
+def _what_is_wrong(coco) -> list[str]:
+    """A sentence for every entry that reading would stumble over later, or that would be left out in silence."""
+    wrong = [
+        f"image {image_id!r} has no {key}"
+        for image_id, image in coco.imgs.items()
+        for key in ("file_name", "height", "width")
+        if key not in image
+    ]
+    for number, annotation in coco.anns.items():
+        missing = [key for key in ("image_id", "category_id", "bbox", "segmentation") if key not in annotation]
+        if missing:
+            wrong.append(f"annotation {number!r} has no {missing[0]}")
+        elif annotation["image_id"] not in coco.imgs:
+            wrong.append(f"annotation {number!r} is of image {annotation['image_id']!r}, which is not there")
+        elif annotation["category_id"] not in coco.cats:
+            wrong.append(f"annotation {number!r} is of category {annotation['category_id']!r}, which is not there")
+        elif len(annotation["bbox"]) != 4:
+            wrong.append(
+                f"annotation {number!r} has a box of {len(annotation['bbox'])} numbers, not x, y, width, height"
+            )
+    twice = len(coco.dataset.get("annotations", ())) - len(coco.anns)
+    return wrong + [f"{twice} annotations have an id that another one has"] * (twice > 0)
 
 
 class CocoInstances(Dataset):

@@ -9,6 +9,7 @@ from mmengine.config import Config
 from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 
+from cmp.engine.checkpoint import read_checkpoint
 from cmp.engine.loops import PropagationValLoop
 from cmp.engine.processes import leave_together
 from cmp.engine.provenance import record_start
@@ -68,6 +69,26 @@ def join_processes(config: Config) -> None:
         config.model_wrapper_cfg = dict(type="MMDistributedDataParallel", device_ids=None, broadcast_buffers=False)
 
 
+def check_same_run(config: Config, checkpoint: str) -> None:
+    """Refuse to go on under a name that is not the checkpoint's: its metrics would be taken for another backbone's.
+
+    Raises:
+        ValueError: the checkpoint says other than the config; what differs is named.
+    """
+    meta = read_checkpoint(checkpoint).meta
+    was = meta.get("cmp", {}) | {"seed": meta.get("seed")}
+    asked = {key: config.model.get(key) for key in ("backbone", "encoder", "frozen")} | {
+        "seed": config.randomness.get("seed")
+    }
+    other = [
+        f"{key} was {was[key]!r} and is now {value!r}"
+        for key, value in asked.items()
+        if was.get(key) is not None and value is not None and str(was[key]) != str(value)
+    ]
+    if other:
+        raise ValueError(f"{checkpoint} is of another run: {', '.join(other)}; use another --work-dir")
+
+
 def train_and_judge(config: Config, checkpoint: str | None) -> dict | None:
     """Train to the end, or go on from a checkpoint; a finished one is only judged.
 
@@ -76,11 +97,13 @@ def train_and_judge(config: Config, checkpoint: str | None) -> dict | None:
         first, and where a signal stopped the run (`--resume` goes on).
 
     Raises:
-        ValueError: the config wants batch norm over processes where there is no GPU.
+        ValueError: the config wants batch norm over processes where there is no GPU, or the checkpoint is of another
+            run: other weights to begin with, another network, another seed.
     """
     if config.get("sync_bn") and not torch.cuda.is_available():
         raise ValueError("sync_bn needs GPUs: torch's SyncBatchNorm does not run on CPUs (--cfg-options sync_bn=None)")
     if checkpoint:
+        check_same_run(config, checkpoint)
         config.load_from, config.resume = checkpoint, True
     join_processes(config)
     runner = PairRunner.from_cfg(config)

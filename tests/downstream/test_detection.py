@@ -127,6 +127,46 @@ def test_the_backbone_s_stages_enter_the_pyramid(folder):
         DetectionNet("alexnet_fcn")
 
 
+def test_images_are_fed_as_the_backbone_was_trained_whatever_range_torchvision_takes(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr("cmp.downstream.backbone.PUBLISHED_MEAN", (10.0, 20.0, 30.0))
+    monkeypatch.setattr("cmp.downstream.backbone.PUBLISHED_STD", (2.0, 4.0, 5.0))
+    net = DetectionNet("resnet18", num_classes=3, short_side_px=64, long_side_px=64).eval()
+    image = torch.full((3, 64, 64), 50, dtype=torch.uint8)
+    seen = net.net.transform([image.float() / 255])[0].tensors[0, :, 32, 32]
+    torch.testing.assert_close(seen, torch.tensor([20.0, 7.5, 4.0]))  # (50 - mean) / std
+    assert net.describe()["mean"] == pytest.approx([10, 20, 30])
+
+
+def test_crowds_are_left_out_of_training(folder):
+    file = folder / "annotations/instances_train.json"
+    content = json.loads(file.read_text())
+    content["annotations"][1]["iscrowd"] = 1
+    file.write_text(json.dumps(content))
+    assert opened(folder, train=True)[0]["target"]["labels"].tolist() == [2]
+
+
+@pytest.mark.parametrize(
+    "change, said",
+    (
+        (lambda content: content["annotations"][0].update(category_id=99), "annotation 1 is of category 99"),
+        (lambda content: content["annotations"][0].update(image_id=77), "annotation 1 is of image 77"),
+        (lambda content: content["annotations"][1].pop("bbox"), "annotation 2 has no bbox"),
+        (lambda content: content["annotations"][1].pop("segmentation"), "annotation 2 has no segmentation"),
+        (lambda content: content["annotations"][1].update(bbox=[1, 2, 3]), "annotation 2 has a box of 3 numbers"),
+        (lambda content: content["annotations"][1].update(id=1), "1 annotations have an id that another one has"),
+        (lambda content: content["images"][0].pop("height"), "has no height"),
+    ),
+)
+def test_annotations_that_reading_would_stumble_over_are_named_before_it(folder, change, said):
+    file = folder / "annotations/instances_train.json"
+    content = json.loads(file.read_text())
+    assert [annotation["id"] for annotation in content["annotations"]] == [1, 2, 3]
+    change(content)
+    file.write_text(json.dumps(content))
+    with pytest.raises(ValueError, match=f"instances_train.json: .* entries are wrong: .*{said}"):
+        opened(folder)
+
+
 def test_wrong_data_is_named(folder, tmp_path, capsys):
     with pytest.raises(FileNotFoundError, match="no annotations"):
         CocoInstances(folder, "val")

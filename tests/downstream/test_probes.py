@@ -1,3 +1,5 @@
+import json
+
 import cv2
 import numpy as np
 import pytest
@@ -44,6 +46,14 @@ def test_a_linear_classifier_tells_apart_what_a_plane_divides_at_any_scale_and_n
         assert low <= linear_accuracy(train, test)[0] <= high
 
 
+def test_test_images_are_standardised_as_the_training_images_were():
+    rng = np.random.default_rng(0)
+    points = rng.normal(size=(300, 2))
+    train = features(points, (points[:, 0] > 0).astype(int))
+    one_side = rng.normal(size=(100, 2)) + [3, 0]  # all of one class: by themselves they would be torn in two
+    assert linear_accuracy(train, features(one_side, np.ones(100, int)))[0] > 95
+
+
 def test_other_classes_and_impossible_numbers_of_neighbours_are_refused():
     train = features([[1, 0], [0, 1]], [0, 1])
     with pytest.raises(ValueError, match=r"different classes: \['b', 'c'\]"):
@@ -80,6 +90,10 @@ def test_pooled_features_are_those_of_each_image_alone(folder):
     np.testing.assert_allclose(images[7][0].float().mean((1, 2)), image.mean((0, 1)), atol=3)
     alone = encoder(images[7][0][None]).mean((2, 3))[0]
     torch.testing.assert_close(found.values[7], alone, rtol=1e-4, atol=1e-4)
+    mean, std = torch.tensor([123.675, 116.28, 103.53]), torch.tensor([58.395, 57.12, 57.375])
+    normalised = (images[7][0] - mean[:, None, None]) / std[:, None, None]
+    with torch.no_grad():
+        torch.testing.assert_close(encoder.bare(normalised[None]).mean((2, 3))[0], alone)
     other = Encoder("random", "resnet18", seed=2)
     assert not torch.equal(other.bare.net.conv1.weight, encoder.bare.net.conv1.weight)
 
@@ -89,5 +103,10 @@ def test_the_command_prints_the_accuracy_and_its_chance_level(folder, task, caps
     options = ["-k", "3"] if task == "knn" else []
     assert main([task, "random", str(folder), "--size", "64", "--device", "cpu", *options]) == 0
     assert "100.0 % of 10 images right (chance 50.0 %, 24 to learn from)" in capsys.readouterr().out
+    out = folder / "out"
+    assert main([task, "random", str(folder), "--size", "64", "--device", "cpu", "--out", str(out), *options]) == 0
+    kept = json.loads((out / "metrics.json").read_text())
+    assert (kept["accuracy"], kept["seed"], kept["backbone"]) == (100, 0, "random") and "commit" in kept["start"]
+    capsys.readouterr()
     assert main([task, "random", str(folder), "--parts", "train", "nowhere"]) == 2
     assert "nowhere" in capsys.readouterr().err

@@ -134,7 +134,15 @@ def test_a_check_names_every_problem_at_once_and_classes_that_never_occur(folder
         "0.png is (20, 31) pixels",
         "0.png holds label ids out of range: 4 (620 px)",
         "0.png has no pixel of any class",
-        "images/2.png cannot be read",
+        "images/2.png is broken",
         "labels/2.png cannot be read",
     ):
         assert part in problems
+
+
+def test_half_a_picture_is_found_though_opencv_reads_it(folder):
+    noise = np.random.default_rng(0).integers(0, 255, (20, 30, 3), np.uint8)
+    whole = cv2.imencode(".jpg", noise)[1].tobytes()
+    (folder / "images/0.png").write_bytes(whole[: len(whole) // 2])  # a name says little
+    (problem,) = check_segmentation_data(opened(folder)).problems
+    assert "images/0.png is broken: image file is truncated" in problem

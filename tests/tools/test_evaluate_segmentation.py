@@ -1,5 +1,6 @@
 """The command as a user starts it, in processes of its own: a runner leaves global state behind."""
 
+import copy
 import json
 import os
 import subprocess
@@ -9,7 +10,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import torch
 
+from cmp.downstream.run import check_same_run
+from cmp.engine.config import read_config
 from tools.evaluate import main
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -75,3 +79,31 @@ def test_wrong_data_is_named_before_training_starts(folder, tmp_path, capsys):
     assert main(arguments) == 2
     assert "1 files of part 'val' are missing" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def test_a_run_is_not_gone_on_with_under_another_backbones_name(tmp_path):
+    config = read_config(CONFIG)
+    config.model.update(encoder="resnet18", backbone="random", frozen=True)
+    config.randomness = dict(seed=3)
+    described = dict(encoder="resnet18", backbone="random", frozen=True)
+    torch.save(dict(state_dict={"a": torch.zeros(1)}, meta=dict(cmp=described, seed=3)), tmp_path / "iter_1.pth")
+    check_same_run(config, str(tmp_path / "iter_1.pth"))
+    for change, said in (
+        (dict(backbone="b.pth"), "backbone was 'random' and is now 'b.pth'"),
+        (dict(frozen=False), "frozen was True and is now False"),
+        (dict(encoder="resnet50"), "encoder was 'resnet18'"),
+    ):
+        other = copy.deepcopy(config)
+        other.model.update(change)
+        with pytest.raises(ValueError, match=f"is of another run: {said}"):
+            check_same_run(other, str(tmp_path / "iter_1.pth"))
+    config.randomness.seed = 4
+    with pytest.raises(ValueError, match="seed was 3 and is now 4"):
+        check_same_run(config, str(tmp_path / "iter_1.pth"))
+
+
+@pytest.mark.parametrize("scale", ("0", "-1", "nan", "big"))
+def test_sizes_to_test_at_are_checked_before_training(folder, capsys, scale):
+    with pytest.raises(SystemExit):
+        main(["segmentation", CONFIG, "random", str(folder), "--scales", scale])
+    assert "--scales" in capsys.readouterr().err
