@@ -123,14 +123,15 @@ class Cell:
         return [*tool, str(config), str(backbone), self.data, "--work-dir", str(self.work_dir), *frozen,
                 "--seed", str(self.seed), "--resume"]  # fmt: skip
 
-    def run(self) -> float:
-        """Run it and keep its result; returns the seconds it took.
+    def run(self) -> float | None:
+        """Run it and keep its result; returns the seconds it took, None where an earlier call did a part of it.
 
         Raises:
             RuntimeError: the command failed; its log is named.
         """
         self.work_dir.mkdir(parents=True, exist_ok=True)
         command, began, log = self.command(), time.perf_counter(), self.work_dir / "log.txt"
+        is_new = not log.is_file()
         with open(log, "a") as file:
             process = subprocess.run(command, stdout=file, stderr=subprocess.STDOUT)
         if process.returncode:
@@ -141,10 +142,10 @@ class Cell:
             metrics = {}
         else:
             metrics = json.loads((self.work_dir / "metrics.json").read_text())
-        seconds = time.perf_counter() - began
+        seconds = round(time.perf_counter() - began, 1) if is_new else None
         about = dict(arm=self.arm.name, seed=self.seed, evaluation=self.kind, settings=self.settings)
         about |= dict(command=shlex.join(map(str, command)), config=self.arm.config, options=str(self.arm.options))
-        about |= dict(hardware=hardware(), seconds=round(seconds, 1), metrics=metrics, **commit())
+        about |= dict(hardware=hardware(), seconds=seconds, metrics=metrics, **commit())
         partial = self.result.with_suffix(f".{os.getpid()}.partial")  # others may be at the same cell
         partial.write_text(json.dumps(about, indent=1) + "\n")
         os.replace(partial, self.result)
@@ -197,7 +198,8 @@ def run_grid(cells: list[Cell], out: Path) -> list[str]:
     done = [cell for cell in cells if cell.is_done()]
     todo, failed, took = [cell for cell in cells if cell not in done], [], {}
     for result in read_results(out):
-        took.setdefault(result["evaluation"], []).append(result["seconds"])
+        if result["seconds"] is not None:
+            took.setdefault(result["evaluation"], []).append(result["seconds"])
     print(f"{len(done)} of {len(cells)} cells are done; {time_left(todo, took)}", flush=True)
     for number, cell in enumerate(todo, len(done) + 1):
         if any(name.startswith(f"{cell.arm.name}, seed {cell.pretraining_seed}, {PRETRAINING} ") for name in failed):
@@ -211,9 +213,12 @@ def run_grid(cells: list[Cell], out: Path) -> list[str]:
             failed.append(str(error))
             print(f"[{number}/{len(cells)}] failed: {error}", file=sys.stderr, flush=True)
             continue
-        took.setdefault(cell.kind, []).append(seconds)
-        left = time_left(todo[number - len(done) :], took)
-        print(f"[{number}/{len(cells)}] {cell.name}: {seconds:.0f} s; {left}", flush=True)
+        if seconds is not None:
+            took.setdefault(cell.kind, []).append(seconds)
+        spent = "finished" if seconds is None else f"{seconds:.0f} s"
+        print(
+            f"[{number}/{len(cells)}] {cell.name}: {spent}; {time_left(todo[number - len(done) :], took)}", flush=True
+        )
     return failed
 
 
@@ -226,6 +231,8 @@ def main(argv: list[str] | None = None) -> int:
         if wrong := [item for item in args.data if "=" not in item]:
             raise ValueError(f"--data wants NAME=PATH, got {wrong}")
         grid = read_grid(args.config, dict(item.split("=", 1) for item in args.data))
+        if args.table and not out.is_dir():
+            raise FileNotFoundError(f"no results here: {out}")
         if not args.table:
             for name, folder in grid.data.items():
                 if not Path(folder).exists():

@@ -169,9 +169,18 @@ def test_results_of_other_settings_are_not_taken_for_these(grid, capsys):
     Path("grid.py").write_text(CONFIG.replace("size=32", "size=64"))
     assert ablate.main(["grid.py", "out", "--only", "random"]) == 2
     assert "out/random/seed0/k-nn.json was made with other settings" in capsys.readouterr().err
+    Path("grid.py").write_text(CONFIG)
+    assert ablate.main(["grid.py", "out", "--only", "no guidance"]) == 0
+    changed = CONFIG.replace('max_points": 0', 'max_points": 1')
+    assert changed != CONFIG
+    Path("grid.py").write_text(changed)
+    assert ablate.main(["grid.py", "out", "--only", "no guidance"]) == 2
+    assert "pretraining.json was made with other settings" in capsys.readouterr().err
     Path("out/random/seed0/k-nn.json").write_text("{}")
     assert ablate.main(["grid.py", "out", "--table"]) == 2
     assert "out/random/seed0/k-nn.json" in capsys.readouterr().err
+    assert ablate.main(["grid.py", "nowhere", "--table"]) == 2
+    assert "no results here: nowhere" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
