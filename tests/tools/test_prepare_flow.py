@@ -305,7 +305,7 @@ def test_a_job_with_other_thresholds_than_a_refiltered_store_has_is_refused(
     out = shutil.copytree(undisturbed, tmp_path / "store")
     assert main(["--refilter", str(out), "--min-moving-share", "0.02"]) == 0
     assert main([str(videos), str(out), *FLAGS]) == 1
-    assert "thresholds was" in capsys.readouterr().err
+    assert "thresholds.min_moving_share was 0.02 and is now 0.01" in capsys.readouterr().err
     assert main([str(videos), str(out), *FLAGS, "--min-moving-share", "0.02"]) == 0
 
 
