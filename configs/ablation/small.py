@@ -2,8 +2,8 @@
 
 Run:     python tools/ablate.py THIS_FILE OUT --data pairs=STORE
 Expect:  docs/results.md
-Source:  the questions are those of Zhan et al., CVPR 2019. Fewer steps than the evidence. All arms are judged on the same
-         pairs and guides, those of the recipe.
+Source:  the questions are those of Zhan et al., CVPR 2019. Fewer steps than the evidence. All arms are judged on
+         the same pairs and guides, those of the recipe.
 """
 
 data = dict(pairs="data/pairs")
