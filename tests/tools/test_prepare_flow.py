@@ -159,7 +159,7 @@ def test_losing_the_parent_alone_ctrl_c_and_losing_workers_change_nothing_in_the
     for attempt in range(5):  # a job may come to its end before the signal does
         out = tmp_path / f"stopped{attempt}"
         process = start(videos, out)
-        wait_until(lambda: count(out / "videos") >= 1, process)
+        wait_until(lambda out=out: count(out / "videos") >= 1, process)
         os.killpg(process.pid, signal.SIGINT)
         if process.wait(30) != 0:
             break
