@@ -48,7 +48,7 @@ def probe_file(path: str | os.PathLike, on_work: Callable[[], None] | None = Non
     stamps: list[int] = []
     key_stamps: list[int] = []
     last_dts = None
-    has_pts, goes_back = False, False
+    has_pts, has_stamps, goes_back = False, False, False
     first = None
     problem = None
     try:
@@ -76,6 +76,7 @@ def probe_file(path: str | os.PathLike, on_work: Callable[[], None] | None = Non
                     if packet.is_keyframe and packet.pts is not None:
                         key_stamps.append(packet.pts)
                     stamp = packet.pts if packet.pts is not None else packet.dts
+                    has_stamps |= stamp is not None
                     stamps.append(stamp if stamp is not None else (stamps[-1] + 1 if stamps else 0))
             except av.FFmpegError as error:
                 problem = f"breaks off after {len(stamps)} frames ({reason_of(error)})"
@@ -90,10 +91,11 @@ def probe_file(path: str | os.PathLike, on_work: Callable[[], None] | None = Non
     times_s = (pts - pts[0]) * time_base
     # Packets come in the order of decoding: where that goes back, two recordings share the file, and sorting would mix
     # their frames.
-    rising = len(pts) == 1 or (bool((np.diff(pts) > 0).all()) and time_base > 0 and not goes_back)
+    is_in_order = bool((np.diff(pts) > 0).all()) and time_base > 0 and not goes_back
+    rising = len(pts) == 1 or (is_in_order and has_stamps)
     if rising and len(pts) > 1:
         fps = (len(pts) - 1) / times_s[-1]
-    else:  # stamps that repeat tell nothing: space the frames evenly
+    else:  # there are none, as in raw streams, or they repeat, which tells nothing: space the frames evenly
         fps = rate if rate > 0 else 25.0
         times_s = np.arange(len(pts)) / fps
     if problem is None and goes_back:

@@ -255,6 +255,20 @@ def test_frames_at_a_varying_rate_come_with_the_times_they_are_shown_at(tmp_path
         assert int(np.argmin([np.abs(frame.image.astype(int) - other).mean() for other in written])) == frame.index
 
 
+def test_a_raw_stream_which_states_no_times_is_spaced_evenly(tmp_path):
+    path = tmp_path / "raw.h264"
+    with av.open(str(path), "w", format="h264") as container:
+        stream = container.add_stream("libx264", rate=25, options={"crf": "4"})
+        stream.height, stream.width, stream.pix_fmt = HEIGHT, WIDTH, "yuv420p"
+        for image in numbered_frames(20):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(image, "rgb24")))
+        container.mux(stream.encode())
+    frames, reader = read(path, [0, 7, 19])
+    assert reader.num_frames == 20 and reader.fps == 25 and [frame.time_s for frame in frames] == [0, 0.28, 0.76]
+    expected = list(numbered_frames(20))
+    assert all(np.abs(f.image.astype(int) - expected[f.index]).mean() < 6 for f in frames)
+
+
 def test_two_recordings_in_one_file_are_read_one_after_the_other_and_named(tmp_path):
     # The second starts again between the stamps of the first: sorted, their frames would be mixed.
     for name, first in (("a.ts", 0), ("b.ts", 20)):
