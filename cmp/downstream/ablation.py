@@ -19,7 +19,10 @@ from pathlib import Path
 import torch
 from mmengine.config import Config
 
-INTERPOLATIONS = ("zero_flow", "nearest_guide", "inverse_distance", "fading", "thin_plate", "edge_aware")
+from cmp.engine.metrics import INTERPOLATIONS
+
+# What takes no network, as the metrics name it.
+NO_NETWORK = ("zero_flow", *(metric.removeprefix("epe_") for metric, _ in INTERPOLATIONS.values()))
 TASKS = ("propagation", "segmentation", "detection", "knn", "linear")
 
 
@@ -183,7 +186,7 @@ def markdown_table(grid: Grid, results: Sequence[Mapping]) -> str:
             else:
                 row.append(cell(arm.name, evaluation, key(arm)))
         lines.append(f"| {arm.name}{f' ({arm.note})' if arm.note else ''} | " + " | ".join(row) + " |")
-    for name in INTERPOLATIONS:
+    for name in NO_NETWORK:
         row = [
             cell("interpolation", evaluation, f"epe_{name}") if title == "EPE, px" else "-"
             for title, evaluation, _ in columns
@@ -200,7 +203,7 @@ def best_interpolation(results: Sequence[Mapping], evaluation: str) -> float | N
         for result in results
         if result["arm"] == "interpolation" and result["evaluation"] == evaluation
         for key, value in result["metrics"].items()
-        if key.removeprefix("epe_") in INTERPOLATIONS and math.isfinite(value)
+        if key.removeprefix("epe_") in NO_NETWORK and math.isfinite(value)
     ]
     return min(found, default=None)
 

@@ -50,6 +50,7 @@ class BareEncoder(nn.Module):
 
     def __init__(self, name: str, output_stride: int | None = None) -> None:
         super().__init__()
+        stride_px = 32 if output_stride is None else output_stride
         if name.startswith(TIMM):
             self.net = TimmEncoder(name.removeprefix(TIMM), top_stride=16, out_channels=1)
             self.channels, stride = self.net.channels["stage4"], self.net.strides["stage4"]
@@ -59,10 +60,10 @@ class BareEncoder(nn.Module):
                 )
             self.net.laterals = self.net.rise = nn.Identity()
         elif name == "alexnet_fcn":
-            self.net, self.channels = AlexNetFCN(output_stride or 32), 4096
+            self.net, self.channels = AlexNetFCN(stride_px), 4096
             self.net.conv8 = nn.Identity()
         elif name in NAMES:
-            self.net = ResNet(int(name.removeprefix("resnet")), output_stride or 32)
+            self.net = ResNet(int(name.removeprefix("resnet")), stride_px)
             self.channels = self.net.channels["stage4"]
             self.net.conv5 = nn.Identity()
         else:

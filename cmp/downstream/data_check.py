@@ -29,7 +29,7 @@ def check_segmentation_data(dataset: SegmentationDataset) -> DataReport:
             with Image.open(image_path) as picture:
                 picture.load()  # OpenCV reads half a picture without a word
             size_hw = read_image(image_path).shape[:2]
-        except (OSError, SyntaxError, ValueError) as error:
+        except (OSError, SyntaxError, ValueError) as error:  # the second is Pillow's for a broken PNG
             problems.append(f"{image_path} is broken: {error}")
             size_hw = None
         try:

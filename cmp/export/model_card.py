@@ -3,7 +3,7 @@
 from cmp.export.backbone import UNKNOWN, Backbone
 
 _LOAD = {
-    "torchvision": """import torch, torchvision
+    "torchvision": """import {reader}, torchvision
 network = torchvision.models.{name}(weights=None)
 network.load_state_dict({read}, strict=False)  # fc.* is missing: draw it for your task""",
     "timm": """import timm
@@ -35,14 +35,14 @@ def model_card(backbone: Backbone, format: str, suffix: str = "") -> str:
     about = backbone.metadata
     unknown = "[unknown: the checkpoint does not say]"
     mean, std = (unknown if about[name] == UNKNOWN else about[name] for name in ("mean", "std"))
-    read = 'torch.load("FILE", weights_only=True)'
+    reader, read = "torch", 'torch.load("FILE", weights_only=True)'
     if suffix == ".safetensors":
-        read = 'safetensors.torch.load_file("FILE")'
+        reader, read = "safetensors.torch", 'safetensors.torch.load_file("FILE")'
     depth = backbone.name.removeprefix("resnet")
     res2 = ", RES2_OUT_CHANNELS: 64" if depth in ("18", "34") else ""  # detectron2 asks for it there
-    snippet = _LOAD[format].format(name=backbone.name, depth=depth, mean=mean, std=std, read=read, res2=res2)
-    if suffix == ".safetensors" and format == "torchvision":
-        snippet = snippet.replace("import torch, torchvision", "import safetensors.torch, torchvision")
+    snippet = _LOAD[format].format(
+        name=backbone.name, depth=depth, mean=mean, std=std, reader=reader, read=read, res2=res2
+    )
     facts = "\n".join(f"| {key} | {value} |" for key, value in about.items() if key != "format")
     front = ""
     if format == "huggingface":  # what the hub files the page under

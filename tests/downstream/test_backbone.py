@@ -106,5 +106,7 @@ def test_other_encoders_and_unfit_files_are_refused(checkpoint, tmp_path):
         BareEncoder("resnet18", 32).load(tmp_path / "x.pth")
     with pytest.raises(FileNotFoundError):
         BareEncoder("resnet18", 32).load(tmp_path / "nothing.pth")
+    with pytest.raises(ValueError, match="output_stride"):
+        BareEncoder("resnet18", 0)
     with pytest.raises(ValueError, match="got 'vgg'"):
         BareEncoder("vgg", 32)

@@ -239,6 +239,16 @@ def test_time_left_is_what_cells_of_a_kind_took():
     assert ablate.time_left(left, {}) == "time left unknown yet"
 
 
+def test_a_cell_that_an_earlier_call_began_has_no_time(grid, capsys):
+    begun = Path("out/random/seed0/k-nn")
+    begun.mkdir(parents=True)
+    (begun / "log.txt").write_text("killed here\n")
+    assert ablate.main(["grid.py", "out", "--only", "random"]) == 0
+    assert json.loads(Path("out/random/seed0/k-nn.json").read_text())["seconds"] is None
+    assert json.loads(Path("out/random/seed1/k-nn.json").read_text())["seconds"] >= 0
+    assert "random, seed 0, k-NN: finished;" in capsys.readouterr().out
+
+
 def test_numbers_and_names_are_written_as_said():
     assert spread([1.0, 2.0, 3.0], 2) == "2.00 ± 1.00 (3)" and spread([1.5], 1) == "1.5" and spread([], 1) == "-"
     assert spread([float("nan")], 1) == "-" and slug("CMP, K = 9") == "cmp-k-9"
