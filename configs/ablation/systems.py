@@ -1,4 +1,4 @@
-"""Which pretext is worth most: CMP beside five other systems that pretrain the same ResNet-18 on the same videos.
+"""Which pretext is worth most: CMP beside six other systems that pretrain the same ResNet-18 on the same videos.
 
 Run:     python tools/ablate.py THIS_FILE OUT --data pairs=STORE videos=VIDEOS camvid=CAMVID cifar10=CIFAR10
 Expect:  docs/baselines.md
@@ -32,6 +32,7 @@ arms = [
             ("local motion", "local-motion_r18_clips_1xb16_1k"),
             ("video autoencoder", "video-autoencoder_r18_clips_1xb16_1k"),
             ("frame prediction", "skip_autoencoder_r18_clips_1xb16_1k"),
+            ("recurrent prediction", "seq2seq_r18_clips_1xb16_1k"),
             ("visual dynamics", "visual_dynamics_r18_clips_1xb16_1k"),
             ("variational autoencoder", "vae_r18_clips_1xb16_1k"),
         )

@@ -5,6 +5,7 @@ import json
 import pytest
 import torch
 
+from cmp.baselines.seq2seq import ConvLSTMSeq2Seq
 from cmp.baselines.skip_autoencoder import SkipAutoencoder
 from cmp.baselines.visual_dynamics import VisualDynamics
 from cmp.export.backbone import read_backbone
@@ -14,6 +15,7 @@ from cmp.models.cmp import PUBLISHED_MEAN, PUBLISHED_STD
 ENCODER = dict(type=PyramidResNet, depth=18, top_stride=4, out_channels=8)
 SYSTEMS = [
     lambda: SkipAutoencoder(given=2, widths=(4, 4), image_encoder=ENCODER),
+    lambda: ConvLSTMSeq2Seq(given=2, trained=1, width=4, kernel=3, image_encoder=ENCODER),
     lambda: VisualDynamics(
         latent=2, kernel_width=2, motion_widths=(4,), motion_pools=(4,), stored=2, image_encoder=ENCODER
     ),

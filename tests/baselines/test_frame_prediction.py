@@ -19,6 +19,7 @@ NARROW = dict(widths=((6, 6),) * 4, kernels=((3, 3, 3),) * 4)
 JUDGES = dict(judge_widths=((4,),) * 4, judge_kernels=((1,), (3,), (3,), (3,)), judge_units=((8,),) * 4, size_px=32)
 MAKERS = {
     "seq2seq": lambda: ConvLSTMSeq2Seq(width=6, kernel=3),
+    "seq2seq with an image encoder": lambda: ConvLSTMSeq2Seq(width=6, kernel=3, given=3, image_encoder=ENCODER),
     "skip": lambda: SkipAutoencoder(widths=(8, 12, 16)),
     "skip, residual": lambda: SkipAutoencoder(widths=(8, 12, 16), residual=True),
     "skip with an image encoder": lambda: SkipAutoencoder(widths=(8, 12), given=2, image_encoder=ENCODER),
@@ -248,6 +249,7 @@ def test_what_makes_no_sense_is_refused():
         (lambda: SkipAutoencoder(widths=(8,)), "want a width for each"),
         (lambda: SkipAutoencoder(widths=(8,), image_encoder=ENCODER), "want a width for each"),
         (lambda: SkipAutoencoder(image_encoder=dict(type="AlexNetFCN")), "no stem"),
+        (lambda: ConvLSTMSeq2Seq(image_encoder=dict(type="AlexNetFCN")), "stride 4, as the decoder has, got "),
         (lambda: MultiScalePredictor(widths=((4,),) * 3), "want 4 entries"),
         (lambda: MultiScalePredictor(widths=((4,),) * 4), "one more kernel"),
         (lambda: MultiScalePredictor(**NARROW, **{**JUDGES, "judge_kernels": ((3,),) * 4}, adversarial=1.0), "nothing"),

@@ -74,6 +74,7 @@ SMALL = {
     "multi_scale_adversarial_clips_1xb16_1k.py": ("videos_folder", {**MULTI_SCALE, **JUDGES, "model.size_px": 32}),
     "multi_scale_adversarial_ucf101_1xb8_200k.py": ("videos_folder", {**MULTI_SCALE, **JUDGES, "model.size_px": 32}),
     "seq2seq_clips_1xb16_1k.py": ("videos_folder", {"model.width": 4, **CLIPS}),
+    "seq2seq_r18_clips_1xb16_1k.py": ("videos_folder", {"model.width": 4, **CLIPS}),
     "seq2seq_ucf101_1xb16_100k.py": ("videos_folder", {"model.width": 4, **CLIPS}),
     "skip_autoencoder_ucf101_1xb16_100k.py": ("videos_folder", {"model.widths": [4, 8, 8], **CLIPS}),
     "skip_autoencoder_clips_1xb16_1k.py": ("videos_folder", {"model.widths": [4, 8, 8], **CLIPS}),
