@@ -2,6 +2,7 @@ r"""Judge systems that predict the next frames of a clip, side by side, with the
 
 Prints a table: PSNR of the first predicted frame and of all, the same on moving pixels, both sharpness measures, L2 and
 GDL (cmp/baselines/prediction_metrics.py says what each is). All systems see the clips of the first config's validation.
+For a network that was trained with --cfg-options give the config that its run wrote into its work_dir.
 
 Example:
     python tools/compare_predictions.py \
@@ -78,6 +79,8 @@ def main(argv: list[str] | None = None) -> int:
     """Print the table; returns the exit status."""
     args = parse_args(argv)
     try:
+        if args.device.startswith("cuda") and not torch.cuda.is_available():
+            raise ValueError("--device cuda: torch sees no GPU here")
         configs, checkpoints = args.pairs[::2], args.pairs[1::2]
         data = read_config(configs[0]).val_dataloader
         if args.data:
@@ -87,8 +90,9 @@ def main(argv: list[str] | None = None) -> int:
         rows = {}
         for config, checkpoint in zip(configs, checkpoints):
             model = load_predictor(config, checkpoint)
-            means = judge(model, loader, args.device, Path(config).stem)
-            rows[Path(config).stem] = [means[f"model_{column}"] for column in COLUMNS.values()]
+            name = f"{Path(config).stem}, {Path(checkpoint).parent.name}/{Path(checkpoint).stem}"
+            means = judge(model, loader, args.device, name)
+            rows[name] = [means[f"model_{column}"] for column in COLUMNS.values()]
             for way, name in (("copy", "the last frame again"), ("flow", "the last motion going on")):
                 rows[f"{name}, after {model.given}"] = [means[f"{way}_{column}"] for column in COLUMNS.values()]
     except (OSError, ValueError) as error:
