@@ -27,5 +27,8 @@ def test_both_tables_come_with_the_networks_own_nats_and_equal_samples(digits_fo
 def test_what_is_wrong_is_named(digits_folder, tmp_path, capsys):
     assert main([str(CONFIG), str(tmp_path / "none.pth"), str(digits_folder)]) == 2
     assert "none.pth" in capsys.readouterr().err
+    other = CONFIG.with_name("vae_mnist_1xb100_6k.py")
+    assert main([str(other), "x.pth", str(digits_folder)]) == 2
+    assert "want a config of a video pixel network, got one of VAE" in capsys.readouterr().err
     assert main([str(CONFIG), "x.pth", str(digits_folder), "--films", "1"]) == 2
     assert "--films must be at least 2" in capsys.readouterr().err

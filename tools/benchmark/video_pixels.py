@@ -18,6 +18,7 @@ from time import perf_counter
 
 import numpy as np
 import torch
+from mmengine.registry import DATASETS, MODELS
 from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # the checkout's own packages, installed or not
@@ -43,8 +44,9 @@ def read_films(dataset: BouncingDigits, count: int) -> torch.Tensor:
 
 def build(config, checkpoint: str) -> VideoPixelNetwork:
     """The config's network with the checkpoint's weights."""
-    arguments = {key: value for key, value in config.model.items() if key != "type"}
-    model = VideoPixelNetwork(**arguments)
+    model = MODELS.build(config.model)
+    if not isinstance(model, VideoPixelNetwork):
+        raise ValueError(f"want a config of a video pixel network, got one of {type(model).__name__}")
     load_strictly(model, read_checkpoint(checkpoint).state_dict, source=checkpoint)
     return model.eval()
 
@@ -110,10 +112,10 @@ def main(argv: list[str] | None = None) -> int:
         model = build(config, args.checkpoint)
         sets = []
         for loader in (config.train_dataloader, config.val_dataloader):
-            arguments = {**loader.dataset, "paths": [args.digits]}
-            if arguments.pop("type") is not BouncingDigits or not arguments.get("binarise"):
+            films = DATASETS.build({**loader.dataset, "paths": [args.digits]})
+            if not isinstance(films, BouncingDigits) or not films.binarise:
                 raise ValueError(f"{args.config}: want binary BouncingDigits, which counting needs")
-            sets.append(BouncingDigits(**arguments))
+            sets.append(films)
         train, test = read_films(sets[0], args.count_films), read_films(sets[1], args.films)
     except (OSError, ValueError) as error:
         print(f"video_pixels.py: {error}", file=sys.stderr)
