@@ -115,6 +115,10 @@ class Clips(Dataset):
                 group_videos += [len(self.videos)] * (len(groups) - len(group_videos))
                 self.videos.append(path)
                 self._files.append((video.path, video.shape))
+            elif first < end:
+                self.left_out.append(
+                    f"{path}: no moving clip of {span} frames lies within its frames {first} to {end - 1}"
+                )
         for line in self.left_out:
             logger.warning("left out: %s", line)
         if not groups:

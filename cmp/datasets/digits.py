@@ -30,7 +30,10 @@ def read_digits(folder: str | PathLike, part: str, *, download: bool = False) ->
     if part not in PARTS:
         raise ValueError(f"part must be one of {sorted(PARTS)}, got {part!r}")
     if download:
-        MNIST(str(folder), download=True)
+        try:
+            MNIST(str(folder), download=True)
+        except RuntimeError as error:  # torchvision's, where no mirror answers
+            raise FileNotFoundError(f"{folder}: MNIST could not be fetched: {error}") from error
     images = _read_idx(_find(Path(folder), f"{PARTS[part]}-images-idx3-ubyte"), ndim=3)
     labels = _read_idx(_find(Path(folder), f"{PARTS[part]}-labels-idx1-ubyte"), ndim=1)
     if len(images) != len(labels):

@@ -103,6 +103,10 @@ def test_where_videos_are_divided_no_frame_is_in_both_parts(folder, cache_dir):
     }
     kept = {(s["video"], s["start"] + step) for s in val for step in (0, 4)}
     assert kept and max(frame for _, frame in seen) < min(frame for _, frame in kept)
+    with pytest.raises(
+        ValueError, match="no clip; left out: .*no moving clip of 9 frames lies within its frames 24 to 29"
+    ):
+        Clips(paths, part="val", cache_dir=cache_dir, **{**options, "num_frames": 3})
 
 
 def test_training_reaches_every_start_and_both_mirror_images_and_depends_on_epoch_and_index_alone(folder, cache_dir):

@@ -50,6 +50,15 @@ def test_binary_pixels_are_one_as_often_as_they_are_bright_and_drawn_anew_each_e
     assert torch.equal(fixed[0, 0]["image"], fixed[0, 7]["image"]) and torch.equal(fixed[0, 0]["image"], draws[0])
 
 
+def test_a_copy_that_cannot_be_fetched_is_a_missing_one(tmp_path, monkeypatch):
+    def fail(*_, **__):
+        raise RuntimeError("Error downloading train-images-idx3-ubyte.gz")
+
+    monkeypatch.setattr("cmp.datasets.digits.MNIST", fail)
+    with pytest.raises(FileNotFoundError, match="could not be fetched: Error downloading train-images"):
+        read_digits(tmp_path, "train", download=True)
+
+
 def test_a_missing_or_broken_file_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match="train-images-idx3-ubyte.*are not there"):
         read_digits(tmp_path, "train")
