@@ -44,3 +44,8 @@ class Baseline(BaseModel):
     @abstractmethod
     def describe(self) -> dict:
         """The system's name under "system" and its constructor's arguments, for a checkpoint."""
+
+
+def scale_to_unit(frames: torch.Tensor) -> torch.Tensor:
+    """Uint8 values as floats 0..1; floats, which have that range, unchanged."""
+    return frames.float() / 255 if frames.dtype == torch.uint8 else frames

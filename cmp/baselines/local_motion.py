@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from cmp.baselines.baseline import Baseline
+from cmp.baselines.baseline import Baseline, scale_to_unit
 from cmp.baselines.image_encoder import build_image_encoder, describe_image_encoder, normalise_frames
 from cmp.baselines.sheet import picture_grid
 from cmp.flow import flow_to_color
@@ -87,15 +87,25 @@ class LocalMotion(Baseline):
         self.blend = nn.Conv2d(2, 1, 1) if two_sided and not supervised else None
 
     def loss(
-        self, frames: torch.Tensor, forward: torch.Tensor | None = None, backward: torch.Tensor | None = None, **_
+        self,
+        frames: torch.Tensor,
+        forward: torch.Tensor | None = None,
+        backward: torch.Tensor | None = None,
+        max_shift_px: torch.Tensor | None = None,
+        **_,
     ) -> dict[str, torch.Tensor]:
         """Cross-entropy of the shifts, or the absolute error of the frames made; both summed over the sides.
 
         Args:
             frames: (B, T, C, H, W), uint8 or floats 0..1.
             forward, backward: (B, h, w) int64 in 0..K-1; labels of the second frame and, if two_sided, of the fourth.
+            max_shift_px: (B,) int64, of the shifts that the labels tell apart, where known.
+
+        Raises:
+            ValueError: labels are missing, or of another range of shifts than r.
         """
-        frames = _unit(frames)
+        self._check_range(max_shift_px)
+        frames = scale_to_unit(frames)
         if self.supervised:
             if forward is None or (self.two_sided and backward is None):
                 raise ValueError("supervised learning needs the labels 'forward' and, if two-sided, 'backward'")
@@ -107,16 +117,22 @@ class LocalMotion(Baseline):
         return {"loss": sum(errors.values()), **errors}
 
     def measure(
-        self, frames: torch.Tensor, forward: torch.Tensor | None = None, backward: torch.Tensor | None = None, **_
+        self,
+        frames: torch.Tensor,
+        forward: torch.Tensor | None = None,
+        backward: torch.Tensor | None = None,
+        max_shift_px: torch.Tensor | None = None,
+        **_,
     ) -> dict[str, torch.Tensor]:
         """With labels, shares of cells whose likeliest shift is the labelled one; without, errors of the frame made.
 
         `accuracy`: over all cells; `accuracy_moving`: over those labelled to move; `accuracy_still`: what saying that
         nothing moves would get over all. Means of both sides. That a cell may go nowhere is left out of the choice.
         `error`: mean absolute difference of the (blended) frame made from the third frame, 0..1; `error_copy`: that of
-        the second frame; `shift`: mean length of the expected shifts, in cells.
+        the second frame; `shift`: mean length of the expected shifts, in cells. Arguments: see `loss`.
         """
-        frames = _unit(frames)
+        self._check_range(max_shift_px)
+        frames = scale_to_unit(frames)
         if forward is not None:
             still = self.num_shifts // 2
             labels = torch.stack((forward, backward)[: len(self._sides())]).flatten(2)  # (sides, B, hw)
@@ -185,7 +201,7 @@ class LocalMotion(Baseline):
     ) -> dict[str, np.ndarray]:
         """`motion`: a row a sample: frames 1, 2, 3; the labels as flow, if any; then for each side expected flow and
         what disappears; then, unless supervised, the frames made and the forward side's weight (attention)."""
-        frames = _unit(frames)
+        frames = scale_to_unit(frames)
         made = self.rebuild(frames)
         columns = [self._cells(frames[:, index]) for index in range(3)]
         if forward is not None:
@@ -207,6 +223,12 @@ class LocalMotion(Baseline):
     def _sides(self) -> tuple[tuple[int, int], ...]:
         """Which frames each side reads; the second of them is moved."""
         return ((0, 1), (4, 3)) if self.two_sided else ((0, 1),)
+
+    def _check_range(self, max_shift_px: torch.Tensor | None) -> None:
+        if max_shift_px is not None and bool((max_shift_px != self.max_shift).any()):
+            raise ValueError(
+                f"max_shift is {self.max_shift}, but labels are of shifts up to {max_shift_px.tolist()} px"
+            )
 
     def _made_names(self) -> tuple[str, ...]:
         return ("blend", "forward", "backward") if self.two_sided else ("forward",)
@@ -290,8 +312,3 @@ def _layer(in_channels: int, out_channels: int) -> nn.Sequential:
     return nn.Sequential(
         nn.Conv2d(in_channels, out_channels, 3, padding=1), nn.BatchNorm2d(out_channels), nn.ReLU(inplace=True)
     )
-
-
-def _unit(frames: torch.Tensor) -> torch.Tensor:
-    """Frames as floats 0..1."""
-    return frames.float() / 255 if frames.dtype == torch.uint8 else frames

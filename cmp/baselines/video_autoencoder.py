@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from cmp.baselines.baseline import Baseline
+from cmp.baselines.baseline import Baseline, scale_to_unit
 from cmp.baselines.conv_lstm import ConvLSTMCell
 from cmp.baselines.image_encoder import build_image_encoder, describe_image_encoder, normalise_frames
 from cmp.baselines.sheet import picture_grid
@@ -91,6 +91,7 @@ class VideoAutoencoder(Baseline):
             self._description |= describe_image_encoder(image_encoder)
             self.image_encoder = build_image_encoder(image_encoder)
             stride, channels = self.image_encoder.strides["top"], self.image_encoder.channels["top"]
+        self.stride = stride
         self.memory = ConvLSTMCell(channels, hidden_channels, kernel)
         for weight in (self.memory.input.weight, self.memory.recurrent.weight):
             nn.init.uniform_(weight, -0.08, 0.08)
@@ -118,7 +119,7 @@ class VideoAutoencoder(Baseline):
         Args:
             frames: (B, T, C, H, W), uint8 or floats 0..1, T at least 2; H and W multiples of the features' stride.
         """
-        frames = _unit(frames)
+        frames = scale_to_unit(frames)
         features, flow = self.remember(frames[:, :-1])
         error = self._error(self.decode(features, flow), frames[:, -1]).mean()
         rough = roughness(flow, self.smoothness_threshold).mean()
@@ -131,7 +132,7 @@ class VideoAutoencoder(Baseline):
         before. Under error="bernoulli" also `nats` of the frame, and `nats_copy`: of the frame before, whose values
         are brought into 0.02..0.98. `shift`: mean length of the flow, cells.
         """
-        frames = _unit(frames)
+        frames = scale_to_unit(frames)
         features, flow = self.remember(frames[:, :-1])
         target, copy = frames[:, -1], frames[:, -2]
         raw, unmoved = self.decode(features, flow), self.decode(features, torch.zeros_like(flow))
@@ -155,6 +156,8 @@ class VideoAutoencoder(Baseline):
         """
         if frames.ndim != 5 or frames.shape[1] < 1:
             raise ValueError(f"frames must be (B, T, C, H, W), two of them at least, got {tuple(frames.shape)}")
+        if frames.shape[3] % self.stride or frames.shape[4] % self.stride:
+            raise ValueError(f"sides must be multiples of {self.stride} px, got {tuple(frames.shape[3:])}")
         seen = frames.flatten(0, 1)
         if self.image_encoder is None:
             features = self.spatial_encoder(seen)
@@ -175,12 +178,12 @@ class VideoAutoencoder(Baseline):
 
     def predict(self, frames: torch.Tensor) -> torch.Tensor:
         """The frame (B, C, H, W) that follows on frames (B, T, C, H, W), uint8 or floats 0..1."""
-        return self._pixels(self.decode(*self.remember(_unit(frames))))
+        return self._pixels(self.decode(*self.remember(scale_to_unit(frames))))
 
     def pictures(self, frames: torch.Tensor, **_) -> dict[str, np.ndarray]:
         """`prediction`: a row a sample: the last three frames, the prediction of the third, its difference from it
         (grey is none) and the motion it was made with, from the second to the third, on the map's own scale."""
-        frames = _unit(frames)
+        frames = scale_to_unit(frames)
         features, flow = self.remember(frames[:, :-1])
         predicted = self._pixels(self.decode(features, flow))
         motion = (-flow).detach().permute(0, 2, 3, 1).cpu().numpy()
@@ -221,8 +224,3 @@ def roughness(flow: torch.Tensor, threshold: float) -> torch.Tensor:
             1
         ).sum(1)
     return total
-
-
-def _unit(frames: torch.Tensor) -> torch.Tensor:
-    """Frames as floats 0..1."""
-    return frames.float() / 255 if frames.dtype == torch.uint8 else frames

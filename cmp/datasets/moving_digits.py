@@ -21,6 +21,7 @@ class MovingDigits(Dataset):
         forward: (H, W) int64: by which class of motion each pixel of frame 2 goes to frame 3.
         backward: (H, W) int64: the same from frame 4 back to frame 3.
         shift_xy: (2,) int64: the digit's step from a frame to the next, px.
+        max_shift_px: () int64: as given, of the shifts that classes of motion tell apart.
     It follows from (seed, epoch, index) alone: the index chooses the digit, the epoch its motion and the noise.
 
     Args:
@@ -82,6 +83,7 @@ class MovingDigits(Dataset):
             forward=torch.from_numpy(np.where(moved[1] > 0, motion_class(dx, dy, self.max_shift_px), still)),
             backward=torch.from_numpy(np.where(moved[3] > 0, motion_class(-dx, -dy, self.max_shift_px), still)),
             shift_xy=torch.tensor([int(dx), int(dy)]),
+            max_shift_px=torch.tensor(self.max_shift_px),
         )
 
 

@@ -2,9 +2,10 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from mmengine.dataset import default_collate
 
 from cmp.baselines.local_motion import LocalMotion, UNet, spread
-from cmp.datasets.moving_digits import motion_class, move
+from cmp.datasets.moving_digits import MovingDigits, motion_class, move
 
 ENCODER = dict(type="PyramidResNet", depth=18, top_stride=4, out_channels=8)
 
@@ -244,6 +245,15 @@ def test_pictures_are_the_same_each_time_and_as_wide_as_what_there_is_to_see():
     # three frames, labels, two sides of flow and disappearance, four of frames made; shown five times as large
     assert first.shape == (2 * (40 + 2) + 2, 12 * (60 + 2) + 2, 3)
     assert small(supervised=True, disappear="none").pictures(frames)["motion"].shape[1] == 5 * 62 + 2
+
+
+def test_labels_of_another_range_of_shifts_are_refused_as_the_digits_say_it(digits_folder):
+    batch = default_collate([MovingDigits([str(digits_folder)], max_shift_px=2)[i] for i in range(2)])
+    model = LocalMotion(max_shift=3, width=2, two_sided=False)
+    for call in (model.loss, model.measure):
+        with pytest.raises(ValueError, match=r"max_shift is 3, but labels are of shifts up to \[2, 2\] px"):
+            call(**batch)
+    LocalMotion(max_shift=2, width=2, two_sided=False).loss(**batch)
 
 
 def test_what_does_not_fit_is_refused():

@@ -210,3 +210,5 @@ def test_what_does_not_fit_is_refused():
             small(**arguments)
     with pytest.raises(ValueError, match="two of them at least"):
         small().loss(noise(2, 1, 1, 8, 8))
+    with pytest.raises(ValueError, match=r"multiples of 2 px, got \(8, 9\)"):
+        small().loss(noise(2, 3, 1, 8, 9))
