@@ -31,7 +31,7 @@ class DRAW(Baseline):
         write_size: of the window it paints through; None paints on the whole picture.
 
     Raises:
-        ValueError: strokes is below 1.
+        ValueError: strokes, hidden or latent is below 1.
 
     Source: Gregor et al., "DRAW: A recurrent neural network for image generation", ICML 2015, eqs. 1 to 29. Both
     LSTMs' first states and the first canvas are learned; they start at 0.
@@ -48,8 +48,8 @@ class DRAW(Baseline):
         write_size: int | None = 5,
     ) -> None:
         super().__init__()
-        if strokes < 1:
-            raise ValueError(f"strokes must be at least 1, got {strokes}")
+        if min(strokes, hidden, latent) < 1:
+            raise ValueError(f"strokes, hidden and latent must be at least 1, got {strokes}, {hidden} and {latent}")
         self._arguments = dict(image_shape=list(image_shape), strokes=strokes, hidden=hidden, latent=latent)
         self._arguments |= dict(read_size=read_size, write_size=write_size)
         self.image_shape, self.strokes, self.latent = tuple(image_shape), strokes, latent

@@ -53,7 +53,7 @@ class FramePredictor(Baseline):
 
     Args:
         given: frames it sees.
-        trained: frames that it predicts in training, at most as many as the clip has left.
+        trained: frames that it predicts in training.
     """
 
     def __init__(self, given: int, trained: int) -> None:
@@ -68,7 +68,7 @@ class FramePredictor(Baseline):
 
     def loss(self, frames: torch.Tensor, **_) -> dict[str, torch.Tensor]:
         """L2 plus GDL of the predictions."""
-        given, target = self.divide(frames[:, : self.given + self.trained])
+        given, target = self.divide(frames, self.trained)
         l2, gdl = picture_loss(self.predict(given, target.shape[1]), target)
         return {"loss_l2": l2, "loss_gdl": gdl}
 
@@ -114,9 +114,17 @@ class FramePredictor(Baseline):
             "prediction_film": np.stack(film),
         }
 
-    def divide(self, frames: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """What is given and what comes of (B, T, 3, H, W) frames, 0..255; both in -1..1."""
-        if frames.ndim != 5 or frames.shape[1] <= self.given or frames.shape[2] != 3:
-            raise ValueError(f"want (B, T, 3, H, W) with T above {self.given}, got {tuple(frames.shape)}")
+    def divide(self, frames: torch.Tensor, count: int | None = None) -> tuple[torch.Tensor, torch.Tensor]:
+        """What is given and the next count (None: all that come) of (B, T, 3, H, W) frames, 0..255; both in -1..1.
+
+        Raises:
+            ValueError: frames have another shape, or are too few.
+        """
+        least = self.given + (count or 1)
+        if frames.ndim != 5 or frames.shape[1] < least or frames.shape[2] != 3:
+            raise ValueError(
+                f"want (B, T, 3, H, W) with T at least {least}, {self.given} given and the rest predicted, "
+                f"got {tuple(frames.shape)}"
+            )
         frames = scale_pixels(frames)
-        return frames[:, : self.given], frames[:, self.given :]
+        return frames[:, : self.given], frames[:, self.given : None if count is None else least]

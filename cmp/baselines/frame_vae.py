@@ -30,7 +30,7 @@ class FrameVAE(Baseline):
         width: channels of the decoder's first map; each doubling of the sides halves them, down to 16.
 
     Raises:
-        ValueError: size_px does not fit, or another encoder.
+        ValueError: size_px does not fit, a number is below 1, or another encoder.
 
     Source: Kingma and Welling, "Auto-encoding variational Bayes", ICLR 2014, with a convolutional encoder and decoder
     for their layers: ours, to compare encoders.
@@ -41,6 +41,8 @@ class FrameVAE(Baseline):
         doublings = size_px.bit_length() - GRID.bit_length()
         if doublings < 1 or size_px != GRID << doublings:
             raise ValueError(f"size_px must be {GRID} times a power of two, got {size_px}")
+        if min(latent, width) < 1:
+            raise ValueError(f"latent and width must be at least 1, got {latent} and {width}")
         self._description = dict(size_px=size_px, latent=latent, width=width) | describe_image_encoder(image_encoder)
         self.size_px, self.latent = size_px, latent
         self.image_encoder = build_image_encoder(image_encoder)

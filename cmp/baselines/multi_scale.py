@@ -70,7 +70,7 @@ class MultiScalePredictor(FramePredictor):
             raise ValueError(f"{', '.join(names)} want {len(FRACTIONS)} entries each")
         channels = [3 * given + (3 if i else 0) for i in range(len(FRACTIONS))]
         self.generators = nn.ModuleList(map(_generator, channels, widths, kernels))
-        self.adversarial = adversarial
+        self.adversarial, self.size_px = adversarial, size_px
         if adversarial:
             parts = (FRACTIONS, judge_widths, judge_kernels, judge_units)
             judges = [_discriminator(3 * given + 3, size_px // f, f <= 2, w, k, u) for f, w, k, u in zip(*parts)]
@@ -101,7 +101,9 @@ class MultiScalePredictor(FramePredictor):
 
         `discriminator_accuracy`: how often the finest discriminator is right; 0.5 where it is fooled.
         """
-        given, target = self.divide(frames[:, : self.given + self.trained])
+        given, target = self.divide(frames, self.trained)
+        if self.adversarial and tuple(frames.shape[3:]) != (self.size_px, self.size_px):
+            raise ValueError(f"discriminators judge frames of size_px = {self.size_px}, got {tuple(frames.shape[3:])}")
         losses = {"loss_l2": 0.0, "loss_gdl": 0.0}
         seen = given
         for t in range(target.shape[1]):

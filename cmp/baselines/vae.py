@@ -26,7 +26,7 @@ class VAE(Baseline):
         importance_draws: K of `importance_bound`; with 0 it is not measured.
 
     Raises:
-        ValueError: another likelihood, or grey_levels or importance_draws is out of range.
+        ValueError: another likelihood, or a number is out of range.
 
     Source: Kingma and Welling, "Auto-encoding variational Bayes", ICLR 2014, appendix C. The weight decay that stands
     for its prior is the optimizer's. The noise is Theis, van den Oord and Bethge's, "A note on the evaluation of
@@ -47,6 +47,8 @@ class VAE(Baseline):
         super().__init__()
         if likelihood not in ("bernoulli", "gaussian"):
             raise ValueError(f"likelihood must be 'bernoulli' or 'gaussian', got {likelihood!r}")
+        if min(latent, hidden) < 1:
+            raise ValueError(f"latent and hidden must be at least 1, got {latent} and {hidden}")
         if importance_draws < 0 or (grey_levels is not None and grey_levels < 2):
             raise ValueError(
                 "importance_draws must be at least 0, grey_levels at least 2 or None, "

@@ -4,6 +4,7 @@ Legend: B batch, H W pixels, C channels of a map. Frames have values -1..1 insid
 """
 
 from collections.abc import Sequence
+from math import prod
 
 import numpy as np
 import torch
@@ -50,7 +51,7 @@ class VisualDynamics(Baseline):
         image_encoder: None, or the dict of one of `cmp.models`' image encoders.
 
     Raises:
-        ValueError: motion_widths and motion_pools differ in length.
+        ValueError: motion_widths and motion_pools differ in length, or latent or stored is below 1.
 
     Source: Xue et al., NIPS 2016; its code draws from 1,000 stored numbers. Batch norm in the motion encoder, and the
     other image encoder, are ours.
@@ -73,10 +74,13 @@ class VisualDynamics(Baseline):
         super().__init__()
         if len(motion_widths) != len(motion_pools):
             raise ValueError(f"want a pooling for each width, got {list(motion_pools)} for {list(motion_widths)}")
+        if min(latent, stored) < 1:
+            raise ValueError(f"latent and stored must be at least 1, got {latent} and {stored}")
         self._arguments = dict(latent=latent, beta=beta, maps=maps, kernel_width=kernel_width, stored=stored)
         self._arguments |= dict(motion_widths=list(motion_widths), motion_pools=list(motion_pools))
         self._arguments |= dict(image_widths=list(image_widths), decoder_width=decoder_width)
         self.latent, self.beta, self.maps, self.kernel_width = latent, beta, maps, kernel_width
+        self.least_px = prod(motion_pools)  # what poolings leave one cell of
         self.motion_encoder = _motion_encoder(motion_widths, motion_pools)
         self.to_gaussian = nn.Linear(motion_widths[-1], 2 * latent)
         numbers = kernel_width * SIZE**2
@@ -170,7 +174,15 @@ class VisualDynamics(Baseline):
         return image + self.difference(image, z, maps)
 
     def encode_motion(self, image: torch.Tensor, after: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Mean and log variance of the numbers, (B, latent) each, from two frames (B, 3, H, W)."""
+        """Mean and log variance of the numbers, (B, latent) each, from two frames (B, 3, H, W).
+
+        Raises:
+            ValueError: poolings leave nothing of frames so small.
+        """
+        if min(image.shape[2:]) < self.least_px:
+            raise ValueError(
+                f"sides must be at least {self.least_px} px for motion_pools, got {tuple(image.shape[2:])}"
+            )
         seen = self.motion_encoder(torch.cat((image, after), dim=1)).mean(dim=(2, 3))
         mean, log_variance = self.to_gaussian(seen).float().chunk(2, dim=1)
         return mean, log_variance

@@ -1,5 +1,6 @@
 """Pairs of frames with flow, and the samples that are made of them for training.
 
+Clips and digits, which other systems learn from, have modules of their own that only those import.
 The names that need torch are looked up on first use, so a worker that only writes pairs stays small.
 """
 

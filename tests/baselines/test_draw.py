@@ -127,7 +127,8 @@ def test_pictures_are_the_same_each_time_and_the_film_outlines_where_it_paints()
 
 
 def test_what_does_not_fit_is_refused():
-    with pytest.raises(ValueError, match="strokes must be at least 1, got 0"):
-        DRAW(strokes=0)
+    for name in ("strokes", "hidden", "latent"):
+        with pytest.raises(ValueError, match="strokes, hidden and latent must be at least 1, got .*0"):
+            DRAW(**{name: 0})
     with pytest.raises(ValueError, match=r"images must be \(B, 1, 5, 7\), got \(2, 1, 7, 5\)"):
         small("with").loss(torch.zeros(2, 1, 7, 5))

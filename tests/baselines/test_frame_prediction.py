@@ -18,8 +18,10 @@ ENCODER = dict(type="PyramidResNet", depth=18, top_stride=4, out_channels=8)
 NARROW = dict(widths=((6, 6),) * 4, kernels=((3, 3, 3),) * 4)
 JUDGES = dict(judge_widths=((4,),) * 4, judge_kernels=((1,), (3,), (3,), (3,)), judge_units=((8,),) * 4, size_px=32)
 MAKERS = {
-    "seq2seq": lambda: ConvLSTMSeq2Seq(width=6, kernel=3),
-    "seq2seq with an image encoder": lambda: ConvLSTMSeq2Seq(width=6, kernel=3, given=3, image_encoder=ENCODER),
+    "seq2seq": lambda: ConvLSTMSeq2Seq(width=6, kernel=3, trained=2),
+    "seq2seq with an image encoder": lambda: ConvLSTMSeq2Seq(
+        width=6, kernel=3, given=3, trained=1, image_encoder=ENCODER
+    ),
     "skip": lambda: SkipAutoencoder(widths=(8, 12, 16)),
     "skip, residual": lambda: SkipAutoencoder(widths=(8, 12, 16), residual=True),
     "skip with an image encoder": lambda: SkipAutoencoder(widths=(8, 12), given=2, image_encoder=ENCODER),
@@ -106,7 +108,7 @@ def test_every_parameter_gets_a_gradient(name):
 @pytest.mark.parametrize(
     "build, steps",
     [
-        (lambda: ConvLSTMSeq2Seq(width=16, kernel=3), 280),
+        (lambda: ConvLSTMSeq2Seq(width=16, kernel=3, trained=1), 280),
         (MAKERS["skip"], 100),
         (lambda: MultiScalePredictor(widths=((16, 16),) * 4, kernels=((3, 3, 3),) * 4), 120),
     ],
@@ -254,7 +256,9 @@ def test_what_makes_no_sense_is_refused():
         (lambda: MultiScalePredictor(widths=((4,),) * 4), "one more kernel"),
         (lambda: MultiScalePredictor(**NARROW, **{**JUDGES, "judge_kernels": ((3,),) * 4}, adversarial=1.0), "nothing"),
         (lambda: make("seq2seq").predict(torch.zeros(1, 4, 3, 30, 32), 1), "multiples of 4"),
-        (lambda: make("skip").loss(clips(count=4)), "T above 4"),
+        (lambda: make("skip").loss(clips(count=4)), "T at least 5, 4 given and the rest predicted"),
+        (lambda: make("seq2seq").loss(clips(count=5)), "T at least 6, 4 given"),
+        (lambda: make("adversarial").loss(clips(height=48)), r"size_px = 32, got \(48, 32\)"),
     ):
         with pytest.raises(ValueError, match=message):
             build()

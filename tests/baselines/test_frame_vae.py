@@ -93,5 +93,8 @@ def test_what_does_not_fit_is_refused():
     for size_px in (4, 30, 48):
         with pytest.raises(ValueError, match=f"4 times a power of two, got {size_px}"):
             FrameVAE(ENCODER, size_px=size_px)
+    for name in ("latent", "width"):
+        with pytest.raises(ValueError, match="latent and width must be at least 1, got .*0"):
+            FrameVAE(ENCODER, **{name: 0})
     with pytest.raises(ValueError, match=r"\(B, T, 3, 32, 32\), got \(3, 2, 3, 64, 64\)"):
         small().loss(clips(side=64))

@@ -1,4 +1,4 @@
-"""Every config of a baseline is trained by tools/train.py, killed and gone on with."""
+"""Every config of a baseline is trained by tools/train.py, in one part and in two."""
 
 import sys
 from pathlib import Path

@@ -101,6 +101,9 @@ def test_pictures_are_the_same_each_time_and_as_wide_as_the_batch():
 def test_what_does_not_fit_is_refused():
     with pytest.raises(ValueError, match="likelihood must be"):
         VAE(likelihood="poisson")
+    for name in ("latent", "hidden"):
+        with pytest.raises(ValueError, match="latent and hidden must be at least 1, got .*0"):
+            VAE(**{name: 0})
     for arguments in (dict(importance_draws=-1), dict(grey_levels=1)):
         with pytest.raises(ValueError, match="importance_draws must be at least 0, grey_levels at least 2"):
             VAE(**arguments)

@@ -179,5 +179,10 @@ def test_the_published_size_has_3200_numbers_that_are_the_maps_kernels_are_made_
 def test_what_makes_no_sense_is_refused():
     with pytest.raises(ValueError, match="a pooling for each width"):
         make(motion_pools=(2,))
+    for name in ("latent", "stored"):
+        with pytest.raises(ValueError, match="latent and stored must be at least 1, got .*0"):
+            make(**{name: 0})
+    with pytest.raises(ValueError, match=r"at least 16 px for motion_pools, got \(32, 15\)"):
+        make().loss(pairs()[..., :15])
     with pytest.raises(ValueError, match="T at least 2"):
         make().loss(pairs()[:, :1])
