@@ -7,7 +7,7 @@ The films are the config's: the network is judged on those of validation, counts
 of training and judged on the same films as the network. Counting needs binary films. Cells: mean of -log p over all
 frames that are not given, and the standard error over films. Sampling: --sample-films films continued for
 --sample-frames frames with the same random numbers, cached and by a pass over the frame for each pixel, taking turns;
-seconds a frame, median (lowest-highest). The tables in docs/baselines/video_pixel_network.md come from here.
+seconds a frame, median (lowest-highest). The tables in docs/baselines.md come from here.
 """
 
 import argparse
