@@ -68,15 +68,19 @@ def put_data(config: Config, paths: list[str]) -> None:
     """Train and validate on these paths.
 
     Raises:
-        FileNotFoundError, ValueError: a path of pairs cannot be opened.
+        FileNotFoundError, ValueError: a path is not there, or one of pairs cannot be opened.
     """
+    # A wrong path is better answered now than after the log's first hundred lines.
+    missing = [path for path in paths if not Path(path).exists()]
+    if missing:
+        raise FileNotFoundError(f"--data: {', '.join(missing)}: no such file or folder")
     for loader in (config.train_dataloader, config.get("val_dataloader")):
         if loader is None:
             continue
         if "source" not in loader.dataset:
             loader.dataset.paths = paths
             continue
-        open_pairs(paths)  # a wrong path is better answered now than after the log's first hundred lines
+        open_pairs(paths)
         loader.dataset.source.paths = paths
 
 

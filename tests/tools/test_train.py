@@ -31,6 +31,7 @@ from tools.train import checkpoint_to_resume, in_words, main, torchrun_started_a
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIG = str(ROOT / "configs" / "pretrain" / "cmp_r18_quickstart_1xb16_300.py")
+DIGITS = str(ROOT / "configs" / "baselines" / "vae_mnist_1xb100_6k.py")
 STEPS = 6
 OPTIONS = [
     "model.image_encoder.out_channels=8",
@@ -350,6 +351,7 @@ def test_what_cannot_start_is_named_and_exits_with_2(tmp_path, capsys):
         ([CONFIG, "--cfg-options", "train_dataloader.batchsize=4"], "did you mean 'batch_size'?"),
         ([str(tmp_path / "none.py")], f"no such config: {tmp_path / 'none.py'}"),
         ([CONFIG, "--resume", str(tmp_path / "none.pth")], f"no such file: {tmp_path / 'none.pth'}"),
+        ([DIGITS, "--data", str(tmp_path / "mnist")], f"--data: {tmp_path / 'mnist'}: no such file or folder"),
         ([str(syntax)], f"{syntax} is no config: SyntaxError: '(' was never closed"),
         ([str(part)], f"{part} is no training config: it has no model, train_dataloader, optim_wrapper"),
         ([CONFIG, "--cfg-options", "train_cfg.val_interval=0"], "train_cfg.val_interval must be a whole number"),
