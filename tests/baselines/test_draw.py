@@ -99,7 +99,7 @@ def test_one_batch_is_learned_by_heart(attention):
     assert model.loss(image)["reconstruction"] < 1  # 35 pixels by chance: 24
 
 
-def test_the_parts_of_the_bound_add_up_to_it():
+def test_the_parts_of_the_bound_add_up_to_it_and_the_loss_is_its_mean():
     model, image = small("with"), images()
     torch.manual_seed(1)
     measures = model(image=image, mode="predict")
@@ -107,6 +107,11 @@ def test_the_parts_of_the_bound_add_up_to_it():
     error, kl = model.bound_terms(image)
     torch.testing.assert_close(measures["elbo"], -(error + kl.sum(1)))
     torch.testing.assert_close(sum(measures[f"kl_stroke_{t}"] for t in (1, 2, 3)), measures["kl"])
+    torch.manual_seed(1)
+    losses = model(image=image, mode="loss")
+    torch.testing.assert_close(losses["loss"], -measures["elbo"].mean())
+    torch.testing.assert_close(losses["reconstruction"], error.mean())
+    torch.testing.assert_close(losses["kl"], measures["kl"].mean())
 
 
 def test_colour_pictures_are_read_and_painted():

@@ -33,6 +33,10 @@ def test_the_reconstruction_term_is_minus_the_log_density_of_the_first_frames_co
     torch.manual_seed(5)
     measures = model(mode="predict", frames=frames, video=None)
     torch.testing.assert_close(measures["elbo"], density.flatten(1).sum(1) - terms["kl"])
+    torch.manual_seed(5)
+    losses = model(mode="loss", frames=frames, video=None)
+    torch.testing.assert_close(losses["loss"], -measures["elbo"].mean())
+    torch.testing.assert_close(losses["kl"], terms["kl"].mean())
     for psnr, picture, frame in zip(measures["psnr"], decoded, frames[:, 0]):
         assert psnr.item() == pytest.approx(-10 * ((picture - frame / 255) ** 2).mean().log10().item(), rel=1e-4)
 

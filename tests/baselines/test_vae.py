@@ -2,6 +2,7 @@ from math import log, pi
 
 import pytest
 import torch
+from torch.distributions import Bernoulli, Normal, kl_divergence
 
 from cmp.baselines.vae import VAE
 
@@ -73,6 +74,39 @@ def test_the_reconstruction_term_is_minus_the_log_of_the_pixels_probability():
     p = decoded.sigmoid()
     expected = -torch.where(image.flatten(1) > 0, p, 1 - p).log().sum(1)
     torch.testing.assert_close(model._reconstruction_error(decoded, image.flatten(1)), expected)
+
+
+@pytest.mark.parametrize("likelihood, grey_levels", [("bernoulli", None), ("gaussian", 4)])
+def test_loss_and_measures_are_of_the_picture_with_its_noise_under_the_same_draws(likelihood, grey_levels):
+    model, image = small(likelihood=likelihood, grey_levels=grey_levels, importance_draws=1), picture()
+
+    def from_seed(function):
+        torch.manual_seed(1)
+        return function()
+
+    def transcription():
+        seen = image if grey_levels is None else (3 * image + torch.rand(image.shape)) / 4
+        mean, log_variance = model.encoder(seen.flatten(1)).chunk(2, dim=1)
+        posterior, prior = Normal(mean, (log_variance / 2).exp()), Normal(0.0, 1.0)
+        z = mean + (log_variance / 2).exp() * torch.randn(5, 2)
+        out = model.decoder(z)
+        pixels = (
+            Bernoulli(logits=out)
+            if likelihood == "bernoulli"
+            else Normal(out[:, :12].sigmoid(), (out[:, 12:] / 2).exp())
+        )
+        log_p = pixels.log_prob(seen.flatten(1)).sum(1)
+        weight = (prior.log_prob(z) - posterior.log_prob(z)).sum(1)
+        return log_p, kl_divergence(posterior, prior).sum(1), weight, pixels.mean, z
+
+    log_p, kl, weight, mean, z = from_seed(transcription)
+    losses, measures = from_seed(lambda: model(image=image, mode="loss")), from_seed(lambda: model.measure(image))
+    torch.testing.assert_close(losses["loss"], (kl - log_p).mean())
+    torch.testing.assert_close(losses["reconstruction"], -log_p.mean())
+    torch.testing.assert_close(losses["kl"], kl.mean())
+    torch.testing.assert_close(measures["elbo"], log_p - kl)
+    torch.testing.assert_close(from_seed(lambda: model.importance_bound(image, 1)), log_p + weight)
+    torch.testing.assert_close(model.decode(z), mean.view(5, *SHAPE))
 
 
 @pytest.mark.parametrize("likelihood", ["bernoulli", "gaussian"])
