@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from mmengine.optim import build_optim_wrapper
 
-from cmp.baselines.extrapolation import copy_last
+from cmp.baselines.extrapolation import copy_last, extrapolate_flow, moving_pixels
 from cmp.baselines.frame_prediction import FramePredictor, picture_loss, roll_out, scale_pixels
 from cmp.baselines.gradient_difference import gradient_difference
 from cmp.baselines.multi_scale import MultiScalePredictor
@@ -70,15 +70,46 @@ def test_the_loss_of_frames_is_l2_and_gdl_per_value():
     assert gdl.item() == pytest.approx((gradient_difference(*flat) / (3 * 4 * 5)).mean().item())
 
 
-def test_the_judgement_is_of_the_frames_after_the_given_ones_by_each_way():
-    model, frames = Last(2, 1), clips(count=4)
+def test_what_is_minimised_is_l2_and_gdl_of_the_trained_frames_and_of_none_after():
+    model, frames = Last(2, 2), clips(count=6)
+    predicted = model.predict(scale_pixels(frames[:, :2]), 2)
+    l2, gdl = picture_loss(predicted, scale_pixels(frames[:, 2:4]))
+    torch.testing.assert_close(model.parse_losses(model(frames=frames, mode="loss"))[0], l2 + gdl)
+
+
+def test_in_a_roll_out_a_loss_reaches_back_through_the_predictions_before():
+    weight = torch.tensor(3.0, requires_grad=True)
+    rolled = roll_out(lambda seen: weight * seen[:, -1], torch.full((1, 2, 1, 1, 1), 5.0), 2)
+    rolled[:, 1].sum().backward()  # 5 weight^2
+    assert weight.grad.item() == 2 * 3 * 5
+
+
+def stopping_clips():
+    """Four frames; the third stands still on the right, the fourth on the left."""
+    frames = clips(count=4)
+    frames[:, 2, ..., 16:], frames[:, 3, ..., :16] = frames[:, 1, ..., 16:], frames[:, 2, ..., :16]
+    return frames
+
+
+def test_the_judgement_is_of_the_frames_after_the_given_ones_by_each_way_everywhere_and_where_they_move():
+    model, frames = Last(2, 1), stopping_clips()
     table = model.judge(frames)
     scaled = scale_pixels(frames)
     assert scaled.min() >= -1 and scaled.max() <= 1 and scale_pixels(torch.tensor([0, 255])).tolist() == [-1, 1]
-    for way, made in (("copy", copy_last(scaled[:, :2], 2)), ("model", model.predict(scaled[:, :2], 2))):
-        expected = [prediction_metrics(made[:, t], scaled[:, 2 + t])["psnr"] for t in range(2)]
-        torch.testing.assert_close(table[f"{way}_psnr_first"], expected[0])
-        torch.testing.assert_close(table[f"{way}_psnr_all"], torch.stack(expected).mean(0))
+    given, moving = scaled[:, :2], moving_pixels(scaled, 2)
+    assert moving[:, 0, ..., :16].float().mean() > 0.5 > 0.2 > moving[:, 0, ..., 16:].float().mean()
+    assert moving[:, 1, ..., 16:].float().mean() > 0.5 > 0.2 > moving[:, 1, ..., :16].float().mean()
+    for way, made in (
+        ("model", model.predict(given, 2)),
+        ("copy", copy_last(given, 2)),
+        ("flow", extrapolate_flow(given, 2)),
+    ):
+        for region, where in (("", torch.ones_like(moving)), ("_moving", moving)):
+            judged = [prediction_metrics(made[:, t], scaled[:, 2 + t], where[:, t]) for t in range(2)]
+            for metric, first in judged[0].items():
+                torch.testing.assert_close(table[f"{way}_{metric}{region}_first"], first)
+                mean = (first + judged[1][metric]) / 2
+                torch.testing.assert_close(table[f"{way}_{metric}{region}_all"], mean)
     assert len(table) == 3 * 5 * 2 * 2 and all(values.shape == (2,) for values in table.values())
     measured = model.measure(frames)
     assert all(torch.equal(values, table[name]) for name, values in measured.items())
@@ -94,7 +125,14 @@ def test_pictures_show_what_came_above_what_was_predicted():
     third = model.predict(scale_pixels(frames[:, :2]), 2)[0, 1]
     shown = sheet[36:68, 2 + 3 * 34 : 34 + 3 * 34].astype(float)
     np.testing.assert_allclose(shown, (third.permute(1, 2, 0) + 1) * 127.5, atol=0.6)
-    assert pictures["prediction_film"].shape == (4, 2 * 34 + 2, 3 * 34 + 2, 3)
+    moved = extrapolate_flow(scale_pixels(frames[:, :2]), 2)[0, 1]
+    shown = sheet[70:102, 2 + 3 * 34 : 34 + 3 * 34].astype(float)
+    np.testing.assert_allclose(shown, (moved.permute(1, 2, 0) + 1) * 127.5, atol=0.6)
+    film = pictures["prediction_film"]
+    assert film.shape == (4, 2 * 34 + 2, 3 * 34 + 2, 3)
+    for t in range(4):  # the sheet's column t, whose clips' rows stand side by side
+        column = sheet[2:, 2 + t * 34 : 34 + t * 34].reshape(2, 3, 34, 32, 3)[:, :, :32]
+        assert np.array_equal(film[t, 2:, 2:].reshape(2, 34, 3, 34, 3)[:, :32, :, :32].swapaxes(1, 2), column)
 
 
 @pytest.mark.parametrize("name", MAKERS)
@@ -182,15 +220,24 @@ def test_a_generator_that_adds_nothing_hands_on_the_coarser_guess():
         torch.testing.assert_close(fine, guess.tanh())
 
 
-def test_the_loss_of_all_sizes_is_added_up():
-    model, frames = make("multi-scale"), clips(count=5)
-    made, target = model.pyramid(scale_pixels(frames[:, :4])), scale_pixels(frames[:, 4])
-    expected = 0
-    for picture in made:
-        size = target.shape[-1] // picture.shape[-1]
-        true = target.unflatten(3, (-1, size)).unflatten(2, (-1, size)).mean(dim=(3, 5))
-        expected = expected + torch.stack(picture_loss(picture, true)).sum()
-    torch.testing.assert_close(total(model.loss(frames)), expected)
+@pytest.mark.parametrize("trained", [1, 2])
+def test_the_loss_of_all_sizes_is_added_up_and_its_mean_taken_over_frames_each_made_from_those_before(trained):
+    model, frames = make("multi-scale"), clips(count=7)
+    model.trained = trained
+    scaled, expected = scale_pixels(frames), 0
+    seen = scaled[:, :4]
+    for t in range(trained):
+        made, target = model.pyramid(seen), scaled[:, 4 + t]
+        for picture in made:
+            size = target.shape[-1] // picture.shape[-1]
+            true = target.unflatten(3, (-1, size)).unflatten(2, (-1, size)).mean(dim=(3, 5))
+            expected = expected + torch.stack(picture_loss(picture, true)).sum() / trained
+        seen = torch.stack((*seen.unbind(1)[1:], made[-1]), dim=1)
+    found = model.parse_losses(model.loss(frames))[0]
+    torch.testing.assert_close(found, expected)
+    weight = model.generators[0][0].weight
+    gradients = [torch.autograd.grad(loss, weight)[0] for loss in (found, expected)]
+    torch.testing.assert_close(*gradients)
 
 
 def test_each_side_of_the_contest_moves_only_its_own_weights():
