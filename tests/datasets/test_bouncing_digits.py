@@ -64,6 +64,30 @@ def test_a_film_shows_one_digit_flying_at_the_speed_asked_for(squares):
         assert np.median(lengths) > 5 - 1.5
 
 
+def test_the_digits_are_those_of_the_part(tmp_path):
+    for part, grey in (("train", 51), ("test", 102)):
+        paths = write_digits(tmp_path, part, np.full((3, 28, 28), grey, np.uint8))
+    values = [BouncingDigits(paths, part=part)[0]["frames"].max().item() for part in ("train", "test")]
+    assert values == pytest.approx([0.2, 0.4])
+
+
+def test_digits_start_everywhere_fly_in_all_directions_and_are_drawn_each_for_itself(tmp_path):
+    images = np.repeat(np.array([90, 255], np.uint8), 28 * 28).reshape(2, 28, 28)
+    paths = write_digits(tmp_path, images=images)
+    options = dict(num_frames=2, canvas_hw=(200, 300), speed_px=30.0)
+    one, two = (BouncingDigits(paths, num_digits=count, **options) for count in (1, 2))
+    starts, steps, greys = [], [], []
+    for index in range(200):
+        first, second = (corner(frame[0].numpy())[0] for frame in one[index]["frames"])
+        starts.append(first), steps.append(np.subtract(second, first))
+        greys.append(tuple(float(grey) in two[index]["frames"] for grey in images[:, 0, 0] / np.float32(255)))
+    starts, steps = np.array(starts), np.array(steps)
+    assert np.histogram2d(*starts.T, bins=2, range=((0, 172), (0, 272)))[0].min() > 25  # of 50 in the mean
+    free = ((starts > 30) & (starts < (142, 242))).all(axis=1)  # half of them: the others may have met a wall
+    assert np.histogram2d(*steps[free].T, bins=2, range=((-31, 31), (-31, 31)))[0].min() > 10  # of 25
+    assert set(greys) == {(True, True), (True, False), (False, True)}
+
+
 def test_the_brighter_digit_is_seen_where_two_meet(tmp_path):
     images = np.stack([np.full((28, 28), 100, np.uint8), np.full((28, 28), 200, np.uint8)])
     films = BouncingDigits(write_digits(tmp_path, images=images), num_frames=1, canvas_hw=(28, 28), num_digits=40)

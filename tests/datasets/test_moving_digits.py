@@ -9,8 +9,8 @@ from cmp.datasets.moving_digits import MovingDigits, motion_class, move
 def paths(tmp_path):
     images = np.random.default_rng(0).integers(0, 256, (6, 28, 28)).astype(np.uint8)
     images[:, :, 20:] = 0
-    for part in ("train", "t10k"):
-        for kind, values in (("images-idx3", images), ("labels-idx1", np.zeros(6, np.uint8))):
+    for part, shown in (("train", images), ("t10k", images[::-1])):
+        for kind, values in (("images-idx3", shown), ("labels-idx1", np.zeros(6, np.uint8))):
             head = bytes((0, 0, 8, values.ndim)) + b"".join(size.to_bytes(4, "big") for size in values.shape)
             (tmp_path / f"{part}-{kind}-ubyte").write_bytes(head + values.tobytes())
     return [str(tmp_path)]
@@ -57,6 +57,12 @@ def test_the_digit_goes_on_by_the_same_step_and_is_centred_in_the_third_frame(pa
     assert (dx, dy) != (0, 0)
     for k, frame in enumerate(sample["frames"][:, 0].numpy()):
         assert np.array_equal(frame, move(digit, (k - 2) * dx, (k - 2) * dy))
+
+
+def test_the_digits_are_those_of_the_part(paths):
+    train, test = (MovingDigits(paths, part=part, noise=0.0) for part in ("train", "test"))
+    assert all(torch.equal(train[i]["frames"][2], test[5 - i]["frames"][2]) for i in range(6))
+    assert not torch.equal(train[0]["frames"][2], test[0]["frames"][2])
 
 
 def test_pixels_without_digit_show_one_noise_in_all_frames_and_are_said_to_be_still(paths):
