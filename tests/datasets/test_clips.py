@@ -87,6 +87,17 @@ def test_whole_videos_are_held_out_whatever_the_clips_length(folder, cache_dir):
         assert not set(train.videos) & set(val.videos) and len(train.videos) + len(val.videos) == 6
         parts[num_frames] = val.videos
     assert parts[2] == parts[7] and len(parts[2]) == 2 and "g05" in parts[2][-1]
+    half = Clips([str(folder)], part="val", val_share=0.5, cache_dir=cache_dir, **SMALL)
+    assert half.videos == sorted(map(str, (folder / "Bowling").glob("*.avi")))
+
+
+def test_videos_stand_in_the_order_of_their_names_whatever_the_order_of_the_paths(folder, cache_dir):
+    names = sorted(map(str, folder.rglob("*.avi")))
+    for paths, expected in (
+        ([str(folder / "Bowling"), str(folder / "Archery")], names),
+        ([names[4], names[1]], [names[1], names[4]]),
+    ):
+        assert Clips(paths, cache_dir=cache_dir, **SMALL).videos == expected
 
 
 def test_where_videos_are_divided_no_frame_is_in_both_parts(folder, cache_dir):
@@ -198,6 +209,28 @@ def test_a_second_run_decodes_nothing_and_a_damaged_or_outdated_entry_is_made_ag
     changed.write_bytes(changed.read_bytes()[:-1] + b"?")
     build()
     assert len(opened) == 5
+
+
+def test_frames_kept_at_one_size_are_not_taken_for_another(folder, tmp_path):
+    for short_side_px in (18, 30):
+        options = {**SMALL, "short_side_px": short_side_px}
+        clips = Clips([str(folder / "Archery")], training=False, cache_dir=tmp_path, **options)
+        with open_video(clips.videos[0]) as reader:
+            frame = next(reader.read([clips[0]["start"]])).image
+        size_wh = (short_side_px * WIDTH // HEIGHT, short_side_px)
+        small = cv2.resize(frame, size_wh, interpolation=cv2.INTER_AREA)
+        y, x = (short_side_px - 16) // 2, (size_wh[0] - 16) // 2
+        assert np.array_equal(clips[0]["frames"][0], small[y : y + 16, x : x + 16].transpose(2, 0, 1))
+
+
+def test_frames_after_one_that_is_missing_are_not_used_and_that_is_said(tmp_path, caplog):
+    (tmp_path / "frames").mkdir()
+    for number, frame in enumerate(moving_frames(14, 9)):
+        Image.fromarray(frame).save(tmp_path / "frames" / f"{number:02}.png")
+    (tmp_path / "frames" / "10.png").write_bytes(b"no picture")
+    clips = Clips([str(tmp_path)], cache_dir=tmp_path / "cache", **SMALL)
+    assert {clips[0, epoch]["start"] for epoch in range(20)} == {0, 1} and len(clips) == 1
+    assert f"{tmp_path / 'frames'}: 10 of 14 frames are used (10.png cannot be decoded)" in caplog.text
 
 
 def build_elsewhere(arguments):
