@@ -1,5 +1,6 @@
 from itertools import product
 
+import numpy as np
 import pytest
 import torch
 
@@ -96,6 +97,23 @@ def test_nats_of_grey_pixels_are_the_cross_entropy_and_not_below_their_entropy()
     assert model.nats(best + 0.5, grey).sum() > entropy
 
 
+def test_every_value_of_256_is_its_own_class():
+    model = PixelDecoder(1, 256, 2, channels=4, blocks=1)
+    picture = torch.arange(256).view(1, 1, 1, 256) / 255
+    sure = 50 * torch.eye(256).view(1, 1, 256, 1, 256)
+    assert model.nats(sure, picture).max() < 1e-3
+    assert model.nats(sure, picture - 0.3 / 255).max() < 1e-3  # the nearest
+
+
+@pytest.mark.parametrize("dilations, reach", [((1, 1), 1 + 2 + 2), ((1, 2), 1 + 2 + 4), ((4,), 1 + 8)])
+def test_the_encoder_sees_as_far_as_its_first_layer_and_two_layers_of_each_dilation(dilations, reach):
+    frame = torch.rand(1, 1, 21, 25, dtype=torch.float64, requires_grad=True)
+    small("binary", encoder_dilations=dilations).encoder(frame)[0, :, 10, 12].square().sum().backward()
+    for axis, middle in ((3, 10), (2, 12)):
+        seen = frame.grad.abs().sum(axis)[0, 0].nonzero().flatten()
+        assert (seen.min(), seen.max()) == (middle - reach, middle + reach)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_cached_sampling_draws_what_sampling_by_whole_passes_draws(kind):
     model, frames = small(kind), film(kind)
@@ -179,6 +197,14 @@ def test_pictures_are_the_same_each_time_and_have_a_row_a_film(kind):
     first, second = (small(kind).float().pictures(film(kind, 3).float()) for _ in range(2))
     assert all((first[name] == second[name]).all() for name in first)
     height, width = 21 * HEIGHT + 2, 21 * WIDTH + 2
+    frames, model = film(kind, 3).float(), small(kind).float()
+    levels = KINDS[kind]["levels"]
+    logits = model.logits(frames)[0, 1]  # (C, 1 or L, H, W) of the last frame of the first film
+    logits = torch.cat((torch.zeros_like(logits), logits), dim=1) if levels == 2 else logits
+    values = torch.arange(levels).view(1, -1, 1, 1) / (levels - 1)
+    for row, shown in enumerate((frames[0, 3], (values * logits.softmax(dim=1)).sum(dim=1))):
+        found = first["expected"][2 + row * height + 10 :: 21, 2 + width + 10 :: 21][:HEIGHT, :WIDTH]
+        np.testing.assert_allclose(found, 255 * shown.detach().expand(3, -1, -1).permute(1, 2, 0), atol=0.51)
     assert first["expected"].shape == (3 * 2 * height + 2, 2 * width + 2, 3)
     assert first["continued"].shape == (4, 2 * height + 2, 2 * width + 2, 3)
 
