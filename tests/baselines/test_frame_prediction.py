@@ -13,6 +13,7 @@ from cmp.baselines.multi_scale import MultiScalePredictor
 from cmp.baselines.prediction_metrics import prediction_metrics
 from cmp.baselines.seq2seq import ConvLSTMSeq2Seq
 from cmp.baselines.skip_autoencoder import SkipAutoencoder
+from cmp.models.backbones import ImageFeatures
 
 ENCODER = dict(type="PyramidResNet", depth=18, top_stride=4, out_channels=8)
 NARROW = dict(widths=((6, 6),) * 4, kernels=((3, 3, 3),) * 4)
@@ -141,6 +142,31 @@ def test_every_parameter_gets_a_gradient(name):
     total(model.loss(clips(batch=4, count=8))).backward()
     idle = [key for key, weight in model.named_parameters() if weight.grad is None or not weight.grad.any()]
     assert idle == []
+
+
+@pytest.mark.parametrize(
+    "name, maps", [("seq2seq with an image encoder", {"top"}), ("skip with an image encoder", {"stem", "top"})]
+)
+def test_each_map_that_is_used_hands_each_frames_gradient_on_to_the_image_encoder(name, maps):
+    model, leaves = make(name), []
+
+    def cut(_, __, features):
+        leaves.append(ImageFeatures(*(None if each is None else each.detach().requires_grad_() for each in features)))
+        return leaves[-1]
+
+    model.image_encoder.register_forward_hook(cut)
+    total(model.loss(clips(count=model.given + model.trained))).backward()
+    for features in leaves:
+        reached = {key for key, leaf in features._asdict().items() if leaf is not None and leaf.grad is not None}
+        assert reached == maps and all(getattr(features, key).grad.flatten(1).any(dim=1).all() for key in maps)
+
+
+@pytest.mark.parametrize("name", ["seq2seq", "seq2seq with an image encoder"])
+def test_a_loss_of_the_second_predicted_frame_reaches_what_made_the_first(name):
+    model, made = make(name), []
+    model.decoder.register_forward_hook(lambda _, __, out: made.append(out))
+    second = model.predict(scale_pixels(clips())[:, : model.given], 2)[:, 1]
+    assert torch.autograd.grad(second.square().sum(), made[0])[0].flatten(1).any(dim=1).all()
 
 
 @pytest.mark.parametrize(

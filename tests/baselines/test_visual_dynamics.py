@@ -169,6 +169,15 @@ def test_maps_come_at_four_scales_each_twice_the_one_before():
         assert sizes == [(6, finest // f, finest * 3 // 2 // f) for f in (8, 4, 2, 1)]
 
 
+def test_each_scales_maps_hand_a_gradient_on_to_the_image_encoder():
+    model, tops = make(image_encoder=ENCODER), []
+    model.image_encoder.register_forward_hook(lambda _, __, features: tops.append(features.top))
+    maps = model.encode_image(scale_pixels(pairs(height=64, width=96))[:, 0])
+    for scale in maps:
+        reached = torch.autograd.grad(scale.square().sum(), tops[0], retain_graph=True)[0]
+        assert reached.flatten(1).any(dim=1).all()
+
+
 def test_the_published_size_has_3200_numbers_that_are_the_maps_kernels_are_made_of():
     model = VisualDynamics()
     assert isinstance(model.spread, torch.nn.Identity) and model.latent == 128 * 25
