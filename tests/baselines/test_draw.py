@@ -1,3 +1,6 @@
+from math import log
+
+import numpy as np
 import pytest
 import torch
 
@@ -129,6 +132,24 @@ def test_pictures_are_the_same_each_time_and_the_film_outlines_where_it_paints()
     red = (film == (255, 0, 0)).all(axis=-1).any(axis=(1, 2))
     assert red.tolist() == [True] * 3 + [False] * 8
     assert not (small("without").pictures(images())["strokes"] == (255, 0, 0)).all(axis=-1).any()
+
+
+def test_the_outline_goes_around_the_outermost_filters_and_the_last_picture_stands():
+    model = small("with")
+    with torch.no_grad():  # centre in column 5.1 and row 2.1, filters 1 px apart
+        model.write_window.weight.zero_()
+        model.write_window.bias.copy_(torch.tensor([5.1 / 4 - 1, 2.1 / 3 - 1, 0, -log(3), 0]))
+    pictures = model.pictures(images())
+    film = pictures["strokes"][:, 2:, 2:].reshape(11, 2, 12, 8, 16, 3)[:, :, :10, :, :14].swapaxes(2, 3)
+    ring = np.zeros((10, 14), bool)
+    ring[1:6, 7:12], ring[2:5, 8:11] = True, False  # twice as large: columns 4.1 to 6.1 and rows 1.1 to 3.1
+    for stroke in range(3):
+        assert ((film[stroke] == (255, 0, 0)).all(axis=-1) == ring).all()
+    samples = pictures["samples"][2:, 2:].reshape(8, 7, 8, 9, 3)[:2, :5, :, :7].swapaxes(1, 2)
+    large = samples.repeat(2, axis=2).repeat(2, axis=3)
+    assert (film[3:] == large).all()
+    change = [np.abs(frame.astype(int) - large)[:, :, ~ring].max() for frame in film[:3]]
+    assert change[2] <= 1 < change[0]
 
 
 def test_what_does_not_fit_is_refused():

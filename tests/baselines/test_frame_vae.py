@@ -5,6 +5,7 @@ import torch
 
 from cmp.baselines.frame_vae import FrameVAE
 from cmp.baselines.gaussian_kl import gaussian_kl
+from cmp.baselines.sheet import picture_grid
 from cmp.export.backbone import read_backbone
 
 ENCODER = dict(type="PyramidResNet", depth=18, top_stride=4, out_channels=8)
@@ -87,10 +88,14 @@ def test_the_encoder_is_taken_out_of_a_checkpoint_with_what_its_input_wants(tmp_
     torch.testing.assert_close(found.stage4, expected.stage4)
 
 
-def test_pictures_are_the_same_each_time_and_as_wide_as_the_batch():
-    first, second = (small().eval().pictures(frames=clips()) for _ in range(2))
+def test_pictures_are_the_same_each_time_as_wide_as_the_batch_and_samples_of_the_prior():
+    model = small().eval()
+    torch.nn.init.normal_(model.decoder[-1].weight)  # so that samples differ to the eye
+    first, second = (model.pictures(frames=clips()) for _ in range(2))
     assert all((first[name] == second[name]).all() for name in first)
     assert first["reconstructions"].shape == (2 * (32 + 2) + 2, 3 * (32 + 2) + 2, 3)
+    samples = model.decode(torch.randn((16, 4), generator=torch.Generator().manual_seed(0)))
+    assert (first["samples"] == picture_grid(samples, columns=8)).all() and samples.std(dim=0).max() > 0.05
 
 
 def test_what_does_not_fit_is_refused():

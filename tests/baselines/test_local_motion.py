@@ -6,6 +6,7 @@ from mmengine.dataset import default_collate
 
 from cmp.baselines.local_motion import LocalMotion, UNet, spread
 from cmp.datasets.moving_digits import MovingDigits, motion_class, move
+from cmp.flow import flow_to_color
 
 ENCODER = dict(type="PyramidResNet", depth=18, top_stride=4, out_channels=8)
 
@@ -96,6 +97,23 @@ def test_true_motion_and_disappearance_make_the_frame_between_and_show_the_flow(
     assert measures["accuracy_still"].item() == pytest.approx(1 - 16 / 168)
     assert measures["accuracy"].item() == pytest.approx(1 - 10 / 168)
     assert model.measure(frames)["error"].item() < 1e-6 and model.measure(frames)["error_copy"].item() > 0.03
+
+
+def test_pictures_paint_labels_and_expected_flow_by_where_things_go():
+    digit = np.zeros((12, 14), np.float32)
+    digit[4:8, 5:9] = np.random.default_rng(0).uniform(0.5, 1, (4, 4))
+    model, frames, classes = told(digit, 2, -1)
+    sheet = model.pictures(frames, *[c[None] for c in classes])["motion"]  # pixels four times as large
+    columns = [sheet[2:50:4, 2 + 58 * k : 58 + 58 * k : 4] for k in range(12)]
+    for k, side, way in ((3, 0, (2, -1)), (4, 0, (2, -1)), (6, 1, (-2, 1))):
+        moving = (classes[side] != 12).numpy()
+        colour = flow_to_color(np.array([[way]], np.float32), max_flow_px=2 * 2**0.5)[0, 0]
+        assert (columns[k][moving] == colour).all() and (columns[k][~moving] == 255).all()
+    for k, image in ((0, 0), (1, 1), (2, 2), (8, 2), (9, 2), (10, 2)):
+        np.testing.assert_allclose(columns[k], 255 * frames[0, image, 0, :, :, None].expand(-1, -1, 3), atol=0.51)
+    for k, side in ((5, 0), (7, 1)):
+        covered = (frames[0, 2, 0] > 0) & (classes[side] == 12)
+        np.testing.assert_array_equal(columns[k][..., 0], 255 * covered.numpy())
 
 
 def test_the_side_from_which_more_arrives_can_be_preferred():

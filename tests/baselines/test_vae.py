@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch.distributions import Bernoulli, Normal, kl_divergence
 
+from cmp.baselines.sheet import picture_grid
 from cmp.baselines.vae import VAE
 
 SHAPE = (1, 3, 4)
@@ -126,10 +127,12 @@ def test_one_batch_is_learned_by_heart():
     assert model.loss(image)["reconstruction"] < 0.3  # 12 pixels by chance: 8.3
 
 
-def test_pictures_are_the_same_each_time_and_as_wide_as_the_batch():
+def test_pictures_are_the_same_each_time_as_wide_as_the_batch_and_samples_of_the_prior():
     first, second = (small().pictures(picture()) for _ in range(2))
     assert all((first[name] == second[name]).all() for name in first)
     assert first["reconstructions"].shape == (2 * (3 + 2) + 2, 5 * (4 + 2) + 2, 3)
+    samples = small().decode(torch.randn((64, 2), generator=torch.Generator().manual_seed(0)))
+    assert (first["samples"] == picture_grid(samples, columns=8)).all() and samples.std(dim=0).min() > 0.01
 
 
 def test_what_does_not_fit_is_refused():

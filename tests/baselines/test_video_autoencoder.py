@@ -4,6 +4,7 @@ import torch
 
 from cmp.baselines.image_encoder import normalise_frames
 from cmp.baselines.video_autoencoder import ERRORS, VideoAutoencoder, roughness
+from cmp.flow import flow_to_color
 
 ENCODER = dict(type="PyramidResNet", depth=18, top_stride=4, out_channels=6)
 
@@ -194,6 +195,19 @@ def test_pictures_are_the_same_each_time_and_show_each_sample_in_a_row():
     model, frames = with_flow(), noise(2, 4, 1, 12, 16)
     first, second = (model.pictures(frames)["prediction"] for _ in range(2))
     assert np.array_equal(first, second) and first.shape == (2 * (12 + 2) + 2, 6 * (16 + 2) + 2, 3)
+
+
+def test_pictures_show_three_frames_the_prediction_its_error_and_where_things_go():
+    model, frames = small(error="squared"), noise(1, 4, 1, 12, 16)
+    tell_flow(model, 2, -1)  # from the next frame back into the last
+    sheet = model.pictures(frames)["prediction"]
+    columns = [sheet[2:14, 2 + 18 * k : 18 + 18 * k] for k in range(6)]
+    predicted = model.predict(frames[:, :-1])[0, 0].detach()
+    shown = [*frames[0, 1:, 0], predicted, 0.5 + (predicted - frames[0, 3, 0]) / 2]
+    for column, picture in zip(columns, shown):
+        expected = 255 * picture.clamp(0, 1)[:, :, None].expand(-1, -1, 3)
+        np.testing.assert_allclose(column, expected, atol=0.51)
+    assert (columns[5] == flow_to_color(np.array([[[-2, 1]]], np.float32))).all()
 
 
 def test_what_does_not_fit_is_refused():

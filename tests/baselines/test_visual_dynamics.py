@@ -161,6 +161,19 @@ def test_pictures_show_the_image_what_came_and_several_futures():
     assert pictures["futures_film"].shape == (2, 2 * 34 + 2, 8 * 50 + 2, 3)
 
 
+def test_the_last_three_futures_are_made_of_stored_numbers_and_those_before_of_drawn_ones():
+    model, frames = make().eval(), pairs(batch=1)
+    model.stored_z.fill_(2.0), model.num_seen.fill_(7)
+    image = scale_pixels(frames)[:, 0]
+    with torch.no_grad():
+        sheet = model.pictures(frames)["futures"]
+        stored = ((image + model.difference(image, torch.full((1, 4), 2.0)))[0] + 1) * 127.5
+    futures = [sheet[2:34, 2 + 50 * k : 50 + 50 * k].astype(float) for k in range(3, 9)]
+    near = [np.abs(future - stored.clamp(0, 255).permute(1, 2, 0).numpy()).max() < 0.51 for future in futures]
+    assert near == [False] * 3 + [True] * 3
+    assert all(not np.array_equal(a, b) for a, b in zip(futures[:2], futures[1:3]))
+
+
 def test_maps_come_at_four_scales_each_twice_the_one_before():
     image = torch.zeros(1, 3, 64, 96)
     for model in (make(), make(image_encoder=ENCODER)):
