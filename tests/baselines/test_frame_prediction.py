@@ -297,6 +297,17 @@ def test_the_adversarial_terms_are_cross_entropies_with_the_names_of_the_frames(
     torch.testing.assert_close(losses["loss_discriminator"], judging)
 
 
+def test_the_accuracy_is_the_share_that_the_finest_discriminator_names_rightly():
+    model, frames = make("adversarial"), clips(count=5)
+    frames[:, 4, 2, -1, -1] = torch.tensor([255, 0])
+    by_last_value = torch.nn.Linear(15 * 32 * 32, 1)  # "true" if it is white: one of two true ones, no made one is
+    with torch.no_grad():
+        by_last_value.weight.zero_()[0, -1] = 1
+        by_last_value.bias.fill_(-0.99)
+    model.discriminators[-1] = torch.nn.Sequential(torch.nn.Flatten(), by_last_value)
+    assert model.loss(frames)["discriminator_accuracy"].item() == 0.75
+
+
 def test_discriminators_get_a_learning_rate_of_their_own():
     model = make("adversarial")
     config = dict(
@@ -314,6 +325,8 @@ def test_published_sizes_can_be_built_and_judge_64_px():
     assert [sum(1 for layer in g if hasattr(layer, "kernel_size")) for g in model.generators] == [4, 4, 6, 6]
     seen = torch.zeros(1, 15, 64, 64)
     for fraction, judge in zip((16, 4, 2, 1), model.discriminators):
+        pools = [layer.kernel_size for layer in judge if isinstance(layer, torch.nn.MaxPool2d)]
+        assert pools == ([2] if fraction <= 2 else [])
         assert judge(F.avg_pool2d(seen, fraction)).shape == (1, 1)
 
 

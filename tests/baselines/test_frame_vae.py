@@ -2,6 +2,7 @@ from math import pi
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from cmp.baselines.frame_vae import FrameVAE
 from cmp.baselines.gaussian_kl import gaussian_kl
@@ -53,6 +54,20 @@ def test_with_no_error_to_speak_of_the_best_variance_is_the_mean_square_error():
         for change in (-1.0, 2.0):
             model.log_variance.add_(change)
             assert model.bound_terms(frames)["reconstruction"].mean() > best
+
+
+@torch.no_grad()
+def test_a_frame_is_made_by_doubling_4_x_4_cells_with_a_relu_before_each_doubling_and_the_last_layer():
+    model, z = small(16).eval(), torch.randn(2, 4, generator=torch.Generator().manual_seed(0))
+    first = model.decoder[0]
+    x = F.linear(z, first.weight, first.bias).view(2, 32, 4, 4)
+    *narrow, last = (layer for layer in model.decoder if isinstance(layer, torch.nn.Conv2d))
+    for layer in narrow:
+        x = F.conv2d(x.relu().repeat_interleave(2, 2).repeat_interleave(2, 3), layer.weight, padding=1)
+        x = x / (1 + 1e-5) ** 0.5  # batch norm before training
+    expected = F.conv2d(x.relu(), last.weight, last.bias, padding=1).sigmoid()
+    assert len(narrow) == 2
+    torch.testing.assert_close(model.decode(z), expected)
 
 
 def test_every_parameter_gets_a_gradient():

@@ -97,6 +97,7 @@ def test_true_motion_and_disappearance_make_the_frame_between_and_show_the_flow(
     assert measures["accuracy_still"].item() == pytest.approx(1 - 16 / 168)
     assert measures["accuracy"].item() == pytest.approx(1 - 10 / 168)
     assert model.measure(frames)["error"].item() < 1e-6 and model.measure(frames)["error_copy"].item() > 0.03
+    assert model.measure(frames)["shift"].item() == pytest.approx(16 * 5**0.5 / 168)
 
 
 def test_pictures_paint_labels_and_expected_flow_by_where_things_go():
@@ -250,6 +251,30 @@ def test_an_image_encoder_sees_normalised_frames_and_its_cells_are_moved():
     torch.testing.assert_close(measures["error_copy"], (cells[:, 1] - cells[:, 2]).abs().mean((1, 2, 3)))
     described = model.describe()
     assert described["image_encoder"] == {**ENCODER} and described["mean"] == [123.675, 116.28, 103.53]
+
+
+def test_the_unet_is_the_published_one():
+    torch.manual_seed(0)
+    unet, x = UNet(2, 3, 2), noise(2, 2, 8, 12)
+
+    def convolved(layers, x, *, relu=True):
+        convolution, norm = layers
+        x = F.conv2d(x, convolution.weight, convolution.bias, padding=1)
+        mean, variance = x.mean((0, 2, 3), keepdim=True), x.var((0, 2, 3), keepdim=True, correction=0)
+        x = (x - mean) / (variance + norm.eps).sqrt()
+        return x.clamp(min=0) if relu else x
+
+    def halved(x):
+        return x.unfold(2, 2, 2).unfold(3, 2, 2).amax(dim=(4, 5))
+
+    def doubled(x):
+        return F.interpolate(x, scale_factor=2.0, mode="bilinear", align_corners=False)
+
+    full = convolved(unet.start[2:4], convolved(unet.start[:2], x, relu=False))
+    half = convolved(unet.down[0][:2], halved(full))
+    quarter = convolved(unet.down[1][:2], halved(half))
+    up = convolved(unet.up[0][:2], torch.cat((doubled(quarter), half), dim=1))
+    torch.testing.assert_close(unet(x), torch.cat((doubled(up), full), dim=1), atol=1e-5, rtol=1e-5)
 
 
 def test_a_side_of_the_unets_map_may_be_odd():

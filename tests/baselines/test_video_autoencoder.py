@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 
 from cmp.baselines.image_encoder import normalise_frames
 from cmp.baselines.video_autoencoder import ERRORS, VideoAutoencoder, roughness
@@ -178,6 +179,18 @@ def test_an_image_encoder_stands_in_for_the_spatial_one_and_the_decoder_comes_ba
         assert model.remember(frames / 255)[1].shape == (2, 2, 64 // top_stride, 96 // top_stride)
         torch.testing.assert_close(seen[0], normalise_frames(frames.flatten(0, 1)), atol=1e-4, rtol=1e-4)
     assert model.describe()["image_encoder"] == {**ENCODER, "top_stride": 8}
+
+
+def test_a_frame_is_encoded_by_tanh_and_the_largest_of_four_and_decoded_by_repeating_and_tanh():
+    model, frame = small(), noise(2, 1, 12, 16)
+    layer = model.spatial_encoder[0]
+    bent = F.conv2d(frame, layer.weight, layer.bias, padding=1).tanh()
+    torch.testing.assert_close(model.spatial_encoder(frame), bent.unfold(2, 2, 2).unfold(3, 2, 2).amax(dim=(4, 5)))
+    model, x = small(image_channels=3, image_encoder=ENCODER), 3 * noise(2, 6, 3, 4)
+    first, second = (layer for layer in model.decoder if isinstance(layer, torch.nn.Conv2d))
+    grown = x.repeat_interleave(2, 2).repeat_interleave(2, 3)
+    grown = F.conv2d(grown, first.weight, first.bias, padding=1).tanh().repeat_interleave(2, 2).repeat_interleave(2, 3)
+    torch.testing.assert_close(model.decoder(x), F.conv2d(grown, second.weight, second.bias, padding=1))
 
 
 def test_the_published_network_has_the_published_size():

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 
 from cmp.baselines.cross_convolution import cross_convolve
 from cmp.baselines.frame_prediction import scale_pixels
@@ -136,18 +137,24 @@ def test_it_learns_two_futures_of_one_image_and_draws_both():
 
 def test_measures_are_those_of_ten_draws_and_the_same_every_time():
     model, frames = make().eval(), pairs()
+    torch.nn.init.normal_(model.spread.weight), torch.nn.init.normal_(model.motion_decoder[-1].weight, std=10)
     model.loss(frames)
     with torch.no_grad():
         measures, again = model.measure(frames), model.measure(frames)
         image, after = scale_pixels(frames).unbind(1)
         generator = torch.Generator().manual_seed(0)
-        errors = torch.stack(
-            [(model.sample(image, "normal", generator) - after).square().mean((1, 2, 3)) for _ in range(10)]
-        )
+        futures = torch.stack([model.sample(image, "normal", generator) for _ in range(10)])
+        errors = (futures - after).square().mean((2, 3, 4))
+        mean, log_variance = model.encode_motion(image, after)
     assert all(torch.equal(values, again[name]) and values.shape == (6,) for name, values in measures.items())
     torch.testing.assert_close(measures["normal_best"], errors.amin(0))
     torch.testing.assert_close(measures["normal_mean"], errors.mean(0))
+    assert measures["normal_spread"].min() > 1e-3
+    torch.testing.assert_close(measures["normal_spread"], futures.var(0, correction=0).mean((1, 2, 3)))
     torch.testing.assert_close(measures["copy_error"], (image - after).square().mean((1, 2, 3)))
+    own = image + model.difference(image, mean)
+    torch.testing.assert_close(measures["error"], (own - after).square().mean((1, 2, 3)))
+    torch.testing.assert_close(measures["kl"], 0.5 * (mean**2 + log_variance.exp() - log_variance - 1).sum(1))
 
 
 def test_pictures_show_the_image_what_came_and_several_futures():
@@ -180,6 +187,26 @@ def test_maps_come_at_four_scales_each_twice_the_one_before():
         sizes = [tuple(maps.shape[1:]) for maps in model.eval().encode_image(image)]
         finest = 32 if not hasattr(model, "image_encoder") else 16
         assert sizes == [(6, finest // f, finest * 3 // 2 // f) for f in (8, 4, 2, 1)]
+
+
+@torch.no_grad()
+def test_scales_are_of_the_image_between_its_pixels_and_kernels_go_to_the_scales_in_turn():
+    model, seen = make().eval(), []
+    for encoder in model.scale_encoders:
+        encoder.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    image = (torch.arange(96.0) / 96 + torch.arange(64.0)[:, None] / 32).expand(1, 3, 64, 96)
+    maps = model.encode_image(image)
+    for scale, picture in zip((0.25, 0.5, 1, 2), seen):
+        y, x = ((torch.arange(size) + 0.5) / scale - 0.5 for size in picture.shape[2:])
+        inside = (0, 0, slice(3, -3), slice(3, -3))
+        torch.testing.assert_close(picture[inside], (x / 96 + y[:, None] / 32)[3:-3, 3:-3])
+    z = torch.randn(1, 4, generator=torch.Generator().manual_seed(0))
+    kernels = model.kernel_decoder(model.spread(z).view(1, 6, 5, 5)).view(1, 4, 6, 5, 5)
+    moved = [cross_convolve(part, kernels[:, i]) for i, part in enumerate(maps)]
+    grown = [part.repeat_interleave(f, 2).repeat_interleave(f, 3) for part, f in zip(moved, (8, 4, 2, 1))]
+    made = model.motion_decoder(torch.cat(grown, dim=1))
+    expected = F.interpolate(made, size=(64, 96), mode="bilinear", align_corners=False)
+    torch.testing.assert_close(model.difference(image, z), expected)
 
 
 def test_each_scales_maps_hand_a_gradient_on_to_the_image_encoder():
