@@ -126,8 +126,9 @@ def test_it_learns_two_futures_of_one_image_and_draws_both():
     model.eval()
     with torch.no_grad():
         measures = model.measure(frames)
-        assert (measures["error"] < 0.3 * measures["copy_error"]).all()
-        assert (measures["empirical_best"] < 0.35 * measures["copy_error"]).all()
+        # The mean of both futures, half a square on 20 columns, has 5/12 of the error of no change, 12 columns.
+        assert (measures["error"] < 0.2 * measures["copy_error"]).all()
+        assert (measures["empirical_best"] < 0.2 * measures["copy_error"]).all()
         image, after = scale_pixels(frames).unbind(1)
         left, right = after[0], after[1]
         futures = torch.cat([model.sample(image[:1], "empirical") for _ in range(20)])
