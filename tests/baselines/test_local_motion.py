@@ -253,6 +253,14 @@ def test_an_image_encoder_sees_normalised_frames_and_its_cells_are_moved():
     assert described["image_encoder"] == {**ENCODER} and described["mean"] == [123.675, 116.28, 103.53]
 
 
+def test_every_frame_read_hands_a_gradient_on_to_the_image_encoder():
+    model, tops = small(image_channels=3, image_encoder=ENCODER, levels=2), []
+    model.image_encoder.register_forward_hook(lambda _, __, features: tops.append(features.top) or features)
+    loss = model.loss((255 * noise(2, 5, 3, 32, 48)).byte())["loss"]
+    reached = torch.autograd.grad(loss, tops[0])[0]
+    assert len(reached) == 4 * 2 and reached.flatten(1).any(dim=1).all()
+
+
 def test_the_unet_is_the_published_one():
     torch.manual_seed(0)
     unet, x = UNet(2, 3, 2), noise(2, 2, 8, 12)

@@ -181,6 +181,17 @@ def test_an_image_encoder_stands_in_for_the_spatial_one_and_the_decoder_comes_ba
     assert model.describe()["image_encoder"] == {**ENCODER, "top_stride": 8}
 
 
+@pytest.mark.parametrize("maker, frames_reached", [(small, [False, False, True]), (with_flow, [True] * 3)])
+def test_the_last_frame_hands_a_gradient_to_the_image_encoder_by_what_it_shows_and_all_by_the_flow(
+    maker, frames_reached
+):
+    model, tops = maker(image_channels=3, image_encoder=ENCODER), []
+    model.image_encoder.register_forward_hook(lambda _, __, features: tops.append(features.top) or features)
+    loss = model.loss((255 * noise(2, 4, 3, 64, 96)).byte())["loss"]
+    reached = torch.autograd.grad(loss, tops[0])[0].unflatten(0, (2, 3))
+    assert reached.flatten(2).any(dim=2).tolist() == [frames_reached] * 2
+
+
 def test_a_frame_is_encoded_by_tanh_and_the_largest_of_four_and_decoded_by_repeating_and_tanh():
     model, frame = small(), noise(2, 1, 12, 16)
     layer = model.spatial_encoder[0]
