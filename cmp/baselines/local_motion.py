@@ -226,9 +226,8 @@ class LocalMotion(Baseline):
 
     def _check_range(self, max_shift_px: torch.Tensor | None) -> None:
         if max_shift_px is not None and bool((max_shift_px != self.max_shift).any()):
-            raise ValueError(
-                f"max_shift is {self.max_shift}, but labels are of shifts up to {max_shift_px.tolist()} px"
-            )
+            found = sorted(set(max_shift_px.tolist()))
+            raise ValueError(f"max_shift is {self.max_shift}, but labels are of shifts up to {found} px")
 
     def _made_names(self) -> tuple[str, ...]:
         return ("blend", "forward", "backward") if self.two_sided else ("forward",)
