@@ -2,6 +2,7 @@
 
 import logging
 import os
+import re
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from os import PathLike
@@ -44,6 +45,8 @@ class Clips(Dataset):
         part: "train" or "val" of a fixed split of what can be read (see `split_positions`), or "all". The split does
             not depend on the clips' length, interval or motion. Where videos are divided, no clip lies in both parts.
         val_share: share of the videos kept for validation.
+        val_list: text file that names them instead, a line each: the end of a video's path, as
+            `Archery/v_Archery_g01_c01.avi`. A number after it is passed over: UCF-101's lists have classes there.
         training: whether clips are drawn at random; None is: unless part is "val".
         flip: whether to mirror half of the clips in training.
         least_change: grey levels of 255; 0 keeps all clips.
@@ -58,7 +61,8 @@ class Clips(Dataset):
 
     Raises:
         FileNotFoundError: a path does not exist.
-        ValueError: an argument is out of range, or there is no clip; the message says what was left out.
+        ValueError: an argument is out of range, val_list names no video, or there is no clip; the message says what was
+            left out.
         OSError: the cache cannot be written.
     """
 
@@ -74,6 +78,7 @@ class Clips(Dataset):
         size_px: int = 64,
         part: str = "all",
         val_share: float = 0.2,
+        val_list: str | PathLike | None = None,
         training: bool | None = None,
         flip: bool = True,
         least_change: float = 1.0,
@@ -97,7 +102,12 @@ class Clips(Dataset):
         self.flip, self.seed = flip, seed
         span = (num_frames - 1) * interval_frames + 1
         readable, self.left_out = _cache_all(paths, cache_dir, short_side_px, cache_threads)
-        ranges = _frames_of_part([video.shape[0] for _, video in readable], part, val_share)
+        counts = [video.shape[0] for _, video in readable]
+        if val_list is None:
+            ranges = _frames_of_part(counts, part, val_share)
+        else:
+            kept = _named_in([path for path, _ in readable], val_list)
+            ranges = [(0, n if part == "all" or named == (part == "val") else 0) for n, named in zip(counts, kept)]
         self.videos, self._files, groups, group_videos = [], [], [], []
         for (path, video), (first, end) in zip(readable, ranges):
             if video.shape[0] < span:
@@ -202,6 +212,17 @@ def _cache_all(
         results = list(tqdm(pool.map(cache, found), "frames", len(found), unit="video", leave=False, disable=None))
     named = [(str(root / source.path), result) for (root, source), result in zip(found, results)]
     return [(path, r) for path, r in named if not isinstance(r, str)], [r for r in results if isinstance(r, str)]
+
+
+def _named_in(paths: Sequence[str], list_path: str | PathLike) -> list[bool]:
+    """Whether a list names each video by the end of its path; see `Clips`."""
+    lines = Path(list_path).read_text().splitlines()
+    listed = {re.sub(r"(\.\w+)\s+\d+$", r"\1", line.strip()) for line in lines}
+    parts = [Path(path).parts for path in paths]
+    named = [any("/".join(part[i:]) in listed for i in range(len(part))) for part in parts]
+    if not any(named):
+        raise ValueError(f"{list_path} names none of the {len(paths)} videos, such as {', '.join(paths[:1])}")
+    return named
 
 
 def _frames_of_part(counts: Sequence[int], part: str, val_share: float) -> list[tuple[int, int]]:

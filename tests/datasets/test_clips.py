@@ -2,6 +2,7 @@
 
 import multiprocessing
 import shutil
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -98,6 +99,23 @@ def test_videos_stand_in_the_order_of_their_names_whatever_the_order_of_the_path
         ([names[4], names[1]], [names[1], names[4]]),
     ):
         assert Clips(paths, cache_dir=cache_dir, **SMALL).videos == expected
+
+
+def test_a_list_may_name_the_videos_that_are_held_out_as_ucf_101s_do(folder, cache_dir, tmp_path):
+    names = [f"{name}/v_{name}_g{g:02}_c01.avi" for name, g in (("Archery", 1), ("Bowling", 3), ("Bowling", 99))]
+    (tmp_path / "testlist01.txt").write_text(f"{names[0]}\r\n{names[1]} 2\n\n{names[2]}\n")
+    parts = {
+        part: Clips([str(folder)], part=part, val_list=tmp_path / "testlist01.txt", cache_dir=cache_dir, **SMALL)
+        for part in ("train", "val", "all")
+    }
+    assert [str(Path(path).relative_to(folder)) for path in parts["val"].videos] == names[:2]
+    assert sorted(parts["train"].videos + parts["val"].videos) == sorted(parts["all"].videos)
+    assert len(parts["train"].videos) == 4 and not parts["train"].left_out
+    (tmp_path / "other.txt").write_text("v_Archery_g01\nArchery\n")
+    with pytest.raises(ValueError, match="other.txt names none of the 6 videos, such as .*c01.avi"):
+        Clips([str(folder)], part="val", val_list=tmp_path / "other.txt", cache_dir=cache_dir, **SMALL)
+    with pytest.raises(FileNotFoundError, match="absent.txt"):
+        Clips([str(folder)], part="val", val_list=tmp_path / "absent.txt", cache_dir=cache_dir, **SMALL)
 
 
 def test_where_videos_are_divided_no_frame_is_in_both_parts(folder, cache_dir):

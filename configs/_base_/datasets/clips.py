@@ -1,5 +1,6 @@
 """Clips of eight frames, every fifth of a video, of 64 x 64 px; the last fifth of the videos is kept for validation.
 
+Another split, as UCF-101's: --cfg-options {train,val}_dataloader.dataset.val_list=testlist01.txt
 Where the videos are: tools/train.py CONFIG --data VIDEOS_OR_FOLDERS, or `paths` of both datasets below.
 """
 
@@ -23,6 +24,7 @@ train_dataloader = dict(
         size_px=64,
         part="train",
         val_share=0.2,
+        val_list=None,
         flip=True,
         least_change=1.0,
         max_clips=None,
@@ -45,6 +47,7 @@ val_dataloader = dict(
         size_px=64,
         part="val",
         val_share=0.2,
+        val_list=None,
         least_change=1.0,
         max_clips=None,
         cache_dir="work_dirs/clip_cache",
