@@ -60,7 +60,8 @@ def check_training_config(config: Config) -> None:
     """Refuse a config that mmengine would answer with an error that names nothing, or not at all.
 
     Raises:
-        ValueError: a part is missing, a number is below 1 or not whole, or there is no such optimizer.
+        ValueError: a part is missing, a number is below 1 or not whole, there is no such optimizer, or validation is
+            split off otherwise than training, so that videos would be in both.
     """
     missing = [key for key in NEEDED if config.get(key) is None]
     if missing:
@@ -74,6 +75,14 @@ def check_training_config(config: Config) -> None:
     kind = config.optim_wrapper.get("optimizer", {}).get("type")
     if isinstance(kind, str) and OPTIMIZERS.get(kind) is None:
         raise ValueError(f"optim_wrapper.optimizer.type: there is no optimizer {kind!r}")
+    train, val = ((config.get(f"{name}_dataloader") or {}).get("dataset", {}) for name in ("train", "val"))
+    if (train.get("part"), val.get("part")) == ("train", "val"):
+        for key in ("val_share", "val_list"):
+            if key in train and key in val and train[key] != val[key]:
+                raise ValueError(
+                    f"train_dataloader.dataset.{key} is {train[key]!r} and val_dataloader.dataset.{key} {val[key]!r}: "
+                    "videos would be trained on and judged; change both"
+                )
 
 
 def _set_existing(config: Config, dotted: str, value: object) -> None:

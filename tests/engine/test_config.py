@@ -94,6 +94,19 @@ def test_a_training_config_lacks_no_part_and_counts_from_1(change, message):
         check_training_config(Config(TRAINING | change))
 
 
+@pytest.mark.parametrize("key, one, other", [("val_share", 0.1, 0.2), ("val_list", None, "testlist01.txt")])
+def test_training_and_validation_divide_the_same_data_in_the_same_way(key, one, other):
+    def config(first, second, part="val"):
+        datasets = dict(train=dict(part="train", **{key: first}), val=dict(part=part, **{key: second}))
+        return Config(TRAINING | {f"{name}_dataloader": dict(dataset=dataset) for name, dataset in datasets.items()})
+
+    check_training_config(config(other, other))
+    check_training_config(config(one, other, part="all"))  # of other data, then
+    for pair in ((one, other), (other, one)):
+        with pytest.raises(ValueError, match=f"dataset.{key} is {pair[0]!r} and .* {pair[1]!r}: videos would be"):
+            check_training_config(config(*pair))
+
+
 def test_a_missing_config_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match="no such config: .*none.py"):
         read_config(tmp_path / "none.py")
