@@ -219,7 +219,7 @@ def _named_in(paths: Sequence[str], list_path: str | PathLike) -> list[bool]:
     lines = Path(list_path).read_text().splitlines()
     listed = {re.sub(r"(\.\w+)\s+\d+$", r"\1", line.strip()) for line in lines}
     parts = [Path(path).parts for path in paths]
-    named = [any("/".join(part[i:]) in listed for i in range(len(part))) for part in parts]
+    named = [any(Path(*part[i:]).as_posix() in listed for i in range(len(part))) for part in parts]
     if not any(named):
         raise ValueError(f"{list_path} names none of the {len(paths)} videos, such as {', '.join(paths[:1])}")
     return named

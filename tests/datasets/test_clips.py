@@ -103,7 +103,7 @@ def test_videos_stand_in_the_order_of_their_names_whatever_the_order_of_the_path
 
 def test_a_list_may_name_the_videos_that_are_held_out_as_ucf_101s_do(folder, cache_dir, tmp_path):
     names = [f"{name}/v_{name}_g{g:02}_c01.avi" for name, g in (("Archery", 1), ("Bowling", 3), ("Bowling", 99))]
-    (tmp_path / "testlist01.txt").write_text(f"{names[0]}\r\n{names[1]} 2\n\n{names[2]}\n")
+    (tmp_path / "testlist01.txt").write_text(f"{folder / names[0]}\r\n{names[1]} 2\n\n{names[2]}\n")
     parts = {
         part: Clips([str(folder)], part=part, val_list=tmp_path / "testlist01.txt", cache_dir=cache_dir, **SMALL)
         for part in ("train", "val", "all")
