@@ -90,9 +90,8 @@ def main(argv: list[str] | None = None) -> int:
         rows = {}
         for config, checkpoint in zip(configs, checkpoints):
             model = load_predictor(config, checkpoint)
-            name = f"{Path(config).stem}, {Path(checkpoint).parent.name}/{Path(checkpoint).stem}"
-            means = judge(model, loader, args.device, name)
-            rows[name] = [means[f"model_{column}"] for column in COLUMNS.values()]
+            means = judge(model, loader, args.device, checkpoint)
+            rows[f"{Path(config).stem}, {checkpoint}"] = [means[f"model_{column}"] for column in COLUMNS.values()]
             for way, name in (("copy", "the last frame again"), ("flow", "the last motion going on")):
                 rows[f"{name}, after {model.given}"] = [means[f"{way}_{column}"] for column in COLUMNS.values()]
     except (OSError, ValueError) as error:

@@ -1,4 +1,4 @@
-"""What the trainer asks of every system in this room."""
+"""What the trainer asks of every system in this room, and how those that take bytes or 0..1 read them."""
 
 from abc import abstractmethod
 
