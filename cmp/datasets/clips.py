@@ -193,6 +193,9 @@ def _find_all(paths: Sequence[str]) -> list[tuple[Path, VideoSource]]:
             found.append((path.parent, VideoSource(path.name, "file")))
         else:
             raise ValueError(f"{path}: neither a folder nor, by its name, a video")
+    if not found:
+        where = ", ".join(map(str, paths))
+        raise ValueError(f"{where}: holds no video (looked for video files and folders of frames, also below it)")
     return sorted(found, key=lambda pair: (pair[1].video_id, str(pair[0])))
 
 

@@ -296,3 +296,5 @@ def test_arguments_that_make_no_sense_are_refused(folder, cache_dir, tmp_path):
     (tmp_path / "notes.txt").write_text("")
     with pytest.raises(ValueError, match="notes.txt: neither"):
         Clips([str(tmp_path / "notes.txt")], cache_dir=cache_dir)
+    with pytest.raises(ValueError, match="holds no video .looked for video files and folders of frames"):
+        Clips([str(tmp_path)], cache_dir=cache_dir)
