@@ -1,0 +1,77 @@
+"""Load weights into a network: every key must fit, and every value must be finite."""
+
+from collections.abc import Callable, Mapping
+
+import torch
+from torch import nn
+
+
+def load_strictly(model: nn.Module, state_dict: Mapping[str, torch.Tensor], *, source: str) -> None:
+    """Load weights into a model in place; only batch norms' `num_batches_tracked`, which nothing reads, may be missing.
+
+    Args:
+        model: receives the weights.
+        state_dict: its keys and shapes; values are copied.
+        source: the file's name, for the error.
+
+    Raises:
+        ValueError: keys are missing, left over or misshapen, or values are not finite or a variance is negative: all
+            are listed, and the model is left as it was.
+    """
+    check_fit(model, state_dict, source=source)
+    check_finite(model, state_dict, source=source)
+    model.load_state_dict(state_dict, strict=False)
+
+
+def check_fit(model: nn.Module, state_dict: Mapping[str, torch.Tensor], *, source: str) -> None:
+    """Compare keys and shapes as `load_strictly` does; the model may be on the meta device, without memory.
+
+    Raises:
+        ValueError: keys are missing, left over or misshapen: all are listed.
+    """
+    own = model.state_dict()
+    missing = [key for key in own if key not in state_dict and not key.endswith(".num_batches_tracked")]
+    extra = [key for key in state_dict if key not in own]
+    misshapen = [
+        f"{key}: {tuple(state_dict[key].shape)}, expected {tuple(own[key].shape)}"
+        for key in own
+        if key in state_dict and state_dict[key].shape != own[key].shape
+    ]
+    if missing or extra or misshapen:
+        lines = [f"{source} does not fit the network:"]
+        for what, keys in (("missing", missing), ("left over", extra), ("misshapen", misshapen)):
+            lines += [f"  {what} ({len(keys)}): " + ", ".join(keys)] if keys else []
+        raise ValueError("\n".join(lines))
+
+
+def check_finite(model: nn.Module, state_dict: Mapping[str, torch.Tensor], *, source: str) -> None:
+    """Look for values that are not finite in the model's dtype, and for negative variances.
+
+    Raises:
+        ValueError: there are any; the first tensors that have them are named.
+    """
+    own = model.state_dict()
+    broken = [key for key in own if key in state_dict and not _usable(key, state_dict[key].to(own[key].dtype))]
+    if broken:
+        raise ValueError(
+            f"{source} has weights that are not finite (NaN, infinite, or a negative variance), {len(broken)} of "
+            f"{len(own)} tensors: {', '.join(broken[:5])}; take an earlier checkpoint"
+        )
+
+
+def check_size(build: Callable[[], nn.Module], state_dict: Mapping[str, torch.Tensor], *, source: str) -> None:
+    """Compare keys and shapes with a network before it takes memory: a few bytes can describe one of gigabytes.
+
+    Raises:
+        ValueError: as `check_fit`, or as build.
+    """
+    try:
+        with torch.device("meta"):
+            model = build()
+    except (NotImplementedError, RuntimeError):  # some operations in timm's networks cannot run without memory
+        return
+    check_fit(model, state_dict, source=source)
+
+
+def _usable(key: str, value: torch.Tensor) -> bool:
+    return bool(value.isfinite().all()) and not (key.endswith("running_var") and bool((value < 0).any()))
