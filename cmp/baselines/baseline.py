@@ -1,4 +1,4 @@
-"""What the trainer asks of every system in this room, and how those that take bytes or 0..1 read them."""
+"""The interface that every baseline gives to the trainer, and the scaling of frames to 0..1."""
 
 from abc import abstractmethod
 
@@ -8,20 +8,26 @@ from mmengine.model import BaseModel
 
 
 class Baseline(BaseModel):
-    """A system that tools/train.py trains and judges.
+    """A system that tools/train.py can train and evaluate.
 
-    Its arguments are plain values or dicts of them, which `describe` gives back; an argument `image_encoder` names the
-    encoder that `tools/export_backbone.py` takes out, which then must stand under the attribute of that name.
+    Constructor arguments are plain values, or dicts of them, and `describe` returns them. A system with an argument
+    `image_encoder` keeps that encoder in the attribute `image_encoder`: `tools/export_backbone.py` exports it from
+    there.
 
-    A batch is the dict of tensors that its dataset gives, each key an argument of `loss`, `measure` and `pictures`;
-    what they do not need they take as `**_`.
+    A batch is the dict of tensors that the dataset returns. Its keys are arguments of `loss`, `measure` and
+    `pictures`, which accept the keys they do not use as `**_`.
+
+    Attributes:
+        loss_unit: what the loss that is minimized is, with its unit: the label of its curve.
     """
 
+    loss_unit: str
+
     def forward(self, mode: str = "loss", **batch) -> dict[str, torch.Tensor]:
-        """`loss` or, as mode "predict", `measure` of a batch.
+        """Return `loss` of a batch, or `measure` of it if mode is "predict".
 
         Raises:
-            ValueError: another mode.
+            ValueError: mode is neither "loss" nor "predict".
         """
         if mode == "loss":
             return self.loss(**batch)
@@ -31,21 +37,28 @@ class Baseline(BaseModel):
 
     @abstractmethod
     def loss(self, **batch: torch.Tensor) -> dict[str, torch.Tensor]:
-        """Scalars: those with "loss" in their names are added up and minimised, the others only logged."""
+        """Compute the training loss: scalars. Those with "loss" in their names are summed and minimized.
+
+        The others are only logged.
+        """
 
     @abstractmethod
     def measure(self, **batch: torch.Tensor) -> dict[str, torch.Tensor]:
-        """How well it does on each sample: (B,) each; NaN where a sample has nothing to be judged."""
+        """Evaluate each sample: (B,) per measure, NaN for samples on which the measure is not defined."""
 
     @abstractmethod
     def pictures(self, **batch: torch.Tensor) -> dict[str, np.ndarray]:
-        """Uint8 RGB pictures (H, W, 3), or films (T, H, W, 3), of a batch; the same for the same weights and batch."""
+        """Draw a batch for a person to look at, by a function of `cmp.baselines.drawing`.
+
+        Returns:
+            Uint8 RGB images (H, W, 3) or animations (T, H, W, 3) by name; the same for the same weights and batch.
+        """
 
     @abstractmethod
     def describe(self) -> dict:
-        """The system's name under "system" and its constructor's arguments, for a checkpoint."""
+        """Return the system's name under "system" and its constructor arguments, to be stored in checkpoints."""
 
 
 def scale_to_unit(frames: torch.Tensor) -> torch.Tensor:
-    """Uint8 values as floats 0..1; floats, which have that range, unchanged."""
+    """Convert uint8 values to floats in 0..1; floats are expected in that range and returned unchanged."""
     return frames.float() / 255 if frames.dtype == torch.uint8 else frames

@@ -1,17 +1,17 @@
-"""A long short-term memory whose state is a map and whose products are convolutions."""
+"""Convolutional LSTM cell: its states are feature maps and its matrix products are convolutions."""
 
 import torch
 from torch import nn
 
 
 class ConvLSTMCell(nn.Module):
-    """One step of a convolutional LSTM, without peepholes; the map keeps its size.
+    """Computes one step of a convolutional LSTM without peepholes; the map keeps its size.
 
     Args:
-        in_channels, hidden_channels: of what it reads, and of its state.
+        in_channels, hidden_channels: channels of the input and of the states.
         kernel: side of the convolution over the input, px, odd.
-        recurrent_kernel: of the one over the hidden state; None is the same.
-        forget_bias: start of the forget gate's bias.
+        recurrent_kernel: side of the convolution over the hidden state, px, odd; None takes `kernel`.
+        forget_bias: initial bias of the forget gate.
 
     Raises:
         ValueError: a kernel is even.
@@ -32,7 +32,7 @@ class ConvLSTMCell(nn.Module):
         if kernel % 2 == 0 or recurrent_kernel % 2 == 0:
             raise ValueError(f"kernels must be odd to keep the map's size, got {kernel} and {recurrent_kernel}")
         self.hidden_channels = hidden_channels
-        # Gates stand in the order input, forget, output, candidate.
+        # The order of the gates is input, forget, output, candidate.
         self.input = nn.Conv2d(in_channels, 4 * hidden_channels, kernel, padding=kernel // 2)
         self.recurrent = nn.Conv2d(
             hidden_channels, 4 * hidden_channels, recurrent_kernel, padding=recurrent_kernel // 2, bias=False
@@ -43,14 +43,14 @@ class ConvLSTMCell(nn.Module):
     def forward(
         self, x: torch.Tensor, state: tuple[torch.Tensor, torch.Tensor] | None = None
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Read one map.
+        """Process one input map.
 
         Args:
             x: (B, in_channels, H, W).
-            state: hidden and cell state of the step before, (B, hidden_channels, H, W) each; None is zero.
+            state: hidden and cell state after the previous step, (B, hidden_channels, H, W) each; None means zeros.
 
         Returns:
-            The new hidden and cell state.
+            The new hidden and cell state, (B, hidden_channels, H, W) each.
         """
         gates = self.input(x)
         if state is not None:

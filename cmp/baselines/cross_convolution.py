@@ -1,18 +1,19 @@
-"""Convolution of each sample's maps with kernels that were predicted for that sample."""
+"""Convolution of each sample's maps with kernels predicted for that sample."""
 
 import torch
 import torch.nn.functional as F
 
 
 def cross_convolve(maps: torch.Tensor, kernels: torch.Tensor) -> torch.Tensor:
-    """Channel c of sample n by kernel c of sample n, for all at once; samples and channels do not mix.
+    """Convolve channel c of sample n with kernel c of sample n, in one grouped convolution.
 
     Args:
         maps: (B, C, H, W).
         kernels: (B, C, k, k), k odd.
 
     Returns:
-        (B, C, H, W): correlations, as all convolutions of networks are, with zeros beyond the edge.
+        (B, C, H, W): correlations, as in all convolution layers, with zeros outside the map. Samples and channels do
+        not mix.
 
     Raises:
         ValueError: shapes do not fit, or k is even.

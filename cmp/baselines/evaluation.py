@@ -1,4 +1,4 @@
-"""Judging a baseline on its validation set: measures averaged over all samples, pictures of the first batch."""
+"""Validation of a baseline: averages its measures over all samples and writes pictures of the first batch."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -7,19 +7,19 @@ import torch
 from mmengine.dist import is_main_process
 from mmengine.evaluator import BaseMetric
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 
-from cmp.engine.loops import PropagationValLoop
+from cmp.engine.loops import InterruptibleValLoop
+from cmp.engine.trained_model import without_process_wrapper
 from cmp.video.writers import write_video
 
 
-class BaselineValLoop(PropagationValLoop):
-    """Judges every sample once, by the system's own `measure`; a stop signal breaks it off."""
+class BaselineValLoop(InterruptibleValLoop):
+    """Measures every sample once with the system's own `measure`; a stop signal ends the loop early."""
 
     @torch.no_grad()
     def run_iter(self, idx: int, data_batch: dict) -> None:
-        """Judge one batch."""
+        """Measure one batch."""
         self.runner.call_hook("before_val_iter", batch_idx=idx, data_batch=data_batch)
         measures = self.runner.model.val_step(data_batch)
         samples = [dict(zip(measures, values)) for values in zip(*(v.tolist() for v in measures.values()))]
@@ -28,27 +28,28 @@ class BaselineValLoop(PropagationValLoop):
 
 
 class MeanOverSet(BaseMetric):
-    """The mean of every measure over the samples that have it: NaN is left out, and stays if there is nothing else."""
+    """Averages every measure over the validation set without its NaN values; NaN if a measure has only those."""
 
-    default_prefix = ""  # none, and no warning about it
+    default_prefix = ""  # an empty prefix, so that mmengine does not warn about a missing one
 
     def __init__(self) -> None:
-        super().__init__(collect_device="gpu")  # by messages, on CPUs too; "cpu" needs a folder that all machines share
+        # "gpu" collects by messages, on CPUs too; "cpu" would need a folder that all machines share.
+        super().__init__(collect_device="gpu")
 
     def process(self, data_batch: dict, data_samples: Sequence[dict]) -> None:
-        """Keep each sample's measures."""
+        """Keep the measures of each sample."""
         self.results.extend(data_samples)
 
     def compute_metrics(self, results: list[dict]) -> dict[str, float]:
-        """Means over the whole set."""
+        """Compute the mean of each measure over the whole set."""
         return {name: float(torch.tensor([sample[name] for sample in results]).nanmean()) for name in results[0]}
 
 
 class BaselinePictures(Hook):
-    """After each validation, the system's pictures of the first batch: PNG, and GIF where they move.
+    """Writes the system's pictures of the first batch after each validation: images as PNG, animations as GIF.
 
     Args:
-        max_samples: how many samples of the batch to show.
+        max_samples: number of samples of the batch to show.
         fps: frames per second of a GIF.
     """
 
@@ -66,7 +67,7 @@ class BaselinePictures(Hook):
     def after_val_epoch(self, runner: Runner, metrics: dict | None = None) -> None:
         if self.batch is None or not is_main_process():
             return
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        model = without_process_wrapper(runner.model)
         for name, picture in model.pictures(**model.data_preprocessor(self.batch)).items():
             if picture.ndim == 3:
                 runner.visualizer.add_image(name, picture, step=runner.iter)

@@ -1,5 +1,6 @@
-"""Predictions that nothing was learned for, which every learned one must beat: the last frame again, and the last
-motion going on. With them, which pixels of a frame move.
+"""Predictions without learning, for comparison: the last frame repeated, and the last frame moved on along its motion.
+
+Also here, because it uses the same flow: which pixels of a frame move.
 
 Legend: B batch, T frames, H W pixels. Frames have values -1..1.
 """
@@ -10,25 +11,25 @@ import torch
 
 from cmp.flow import warp_backward
 
-_LEAST_SIDE_PX = 32  # DIS has too few scales below
+_MIN_SIDE_PX = 32  # below this, DIS has too few scales
 MOVING_PX = 0.5
 
 
 def copy_last(frames: torch.Tensor, count: int) -> torch.Tensor:
-    """The last of (B, T, 3, H, W) frames count times, (B, count, 3, H, W)."""
+    """Repeat the last of frames (B, T, 3, H, W): (B, count, 3, H, W)."""
     return frames[:, -1:].expand(-1, count, -1, -1, -1)
 
 
 def extrapolate_flow(frames: torch.Tensor, count: int) -> torch.Tensor:
-    """The last frame, moved on along the flow between the last two.
+    """Move the last frame on along the flow between the last two frames.
 
     Args:
         frames: (B, T, 3, H, W), T at least 2.
-        count: frames to predict.
+        count: number of frames to predict.
 
     Returns:
-        (B, count, 3, H, W). A pixel is followed back in time through the flow from the last frame to the one before,
-        step by step; what comes in from outside repeats the edge.
+        (B, count, 3, H, W). Each pixel is followed back in time, step by step, through the flow from the last frame to
+        the one before it; positions outside the frame take the nearest pixel of its edge.
     """
     last = frames[:, -1]
     back = dis_flow(last, frames[:, -2])
@@ -40,12 +41,12 @@ def extrapolate_flow(frames: torch.Tensor, count: int) -> torch.Tensor:
 
 
 def moving_pixels(frames: torch.Tensor, first: int, *, least_px: float = MOVING_PX) -> torch.Tensor:
-    """Which pixels of the frames from `first` on move: those whose flow to the frame before is at least least_px long.
+    """Mark the pixels that move: those whose flow to the previous frame is at least least_px long.
 
     Args:
         frames: (B, T, 3, H, W).
-        first: position of the first frame asked about, at least 1.
-        least_px: length of flow, px.
+        first: index of the first frame to mark, at least 1.
+        least_px: shortest flow that counts as motion, px.
 
     Returns:
         (B, T - first, 1, H, W) bool.
@@ -55,32 +56,32 @@ def moving_pixels(frames: torch.Tensor, first: int, *, least_px: float = MOVING_
 
 
 def dis_flow(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
-    """Where the pixels of one frame are in another, by OpenCV's dense inverse search ("fast") on grey values.
+    """Estimate the flow from one frame to another with OpenCV's dense inverse search (preset "fast") on gray values.
 
     Args:
         first, second: (B, 3, H, W) RGB, values -1..1.
 
     Returns:
-        (B, 2, H, W) float32, px, on the frames' device.
+        (B, 2, H, W) float32: where each pixel of `first` is in `second`, x then y, px; on the frames' device.
 
-    Source: Kroeger et al., ECCV 2016. Frames with a side below 32 px are enlarged by a whole factor before.
+    Source: Kroeger et al., ECCV 2016. Frames with a side below 32 px are enlarged by a whole factor first.
     """
     dis = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_FAST)
-    flows = [_flow_of_pair(dis, _grey(one), _grey(other)) for one, other in zip(first, second)]
+    flows = [_flow_of_pair(dis, _gray(one), _gray(other)) for one, other in zip(first, second)]
     return torch.from_numpy(np.stack(flows).transpose(0, 3, 1, 2).copy()).to(first.device)
 
 
 def _flow_of_pair(dis: cv2.DISOpticalFlow, first: np.ndarray, second: np.ndarray) -> np.ndarray:
     height, width = first.shape
-    factor = -(-_LEAST_SIDE_PX // min(height, width))
+    factor = -(-_MIN_SIDE_PX // min(height, width))
     if factor == 1:
         return dis.calc(first, second, None)
     size_wh = (width * factor, height * factor)
-    enlarged = [cv2.resize(grey, size_wh, interpolation=cv2.INTER_CUBIC) for grey in (first, second)]
+    enlarged = [cv2.resize(gray, size_wh, interpolation=cv2.INTER_CUBIC) for gray in (first, second)]
     return cv2.resize(dis.calc(*enlarged, None), (width, height), interpolation=cv2.INTER_AREA) / np.float32(factor)
 
 
-def _grey(frame: torch.Tensor) -> np.ndarray:
-    """(3, H, W) RGB in -1..1 to (H, W) uint8."""
+def _gray(frame: torch.Tensor) -> np.ndarray:
+    """Convert (3, H, W) RGB in -1..1 to (H, W) uint8 gray."""
     pixels = ((frame.detach().float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
     return cv2.cvtColor(np.ascontiguousarray(pixels.permute(1, 2, 0).cpu().numpy()), cv2.COLOR_RGB2GRAY)

@@ -1,4 +1,4 @@
-"""Variational autoencoder of video frames: the image encoder in front, a convolutional decoder behind.
+"""Variational autoencoder of video frames: an image encoder of CMP and a convolutional decoder.
 
 Legend: B batch, T frames, H W frame pixels.
 """
@@ -11,30 +11,34 @@ import torch
 from torch import nn
 
 from cmp.baselines.baseline import Baseline
+from cmp.baselines.drawing.reconstructions import draw_reconstructions
 from cmp.baselines.gaussian_kl import gaussian_kl, gaussian_sample
-from cmp.baselines.image_encoder import build_image_encoder, describe_image_encoder, normalise_frames
-from cmp.baselines.sheet import picture_grid
+from cmp.baselines.image_encoder import build_image_encoder, describe_image_encoder, normalize_frames
 
-GRID = 4  # cells to a side from which the numbers are read, and which the decoder starts with
+GRID = 4  # cells per side of the map that is encoded, and of the map that the decoder starts with
 
 
 class FrameVAE(Baseline):
-    """An image encoder, its map averaged in 4 x 4 cells, Gaussian numbers, and a decoder that doubles 4 x 4 cells.
+    """Encodes a clip's first frame into a Gaussian latent vector and decodes the vector to a frame.
 
-    It sees the first frame of a clip. Colours are Gaussian around the decoder's, with one variance, which is learned.
+    The encoder's map is averaged to 4 x 4 cells, from which a linear layer predicts the Gaussian. The decoder starts
+    with 4 x 4 cells and doubles them until they are pixels. Colors are Gaussian around the decoder's output, with one
+    learned variance.
 
     Args:
         image_encoder: see `build_image_encoder`.
         size_px: side of the square frames: 4 times a power of two.
-        latent: numbers that a frame is made from.
-        width: channels of the decoder's first map; each doubling of the sides halves them, down to 16.
+        latent: size of the latent vector.
+        width: channels of the decoder's first map; each doubling of the sides halves the channels, down to 16.
 
     Raises:
-        ValueError: size_px does not fit, a number is below 1, or another encoder.
+        ValueError: size_px is not 4 times a power of two, latent or width is below 1, or the image encoder is unknown.
 
-    Source: Kingma and Welling, "Auto-encoding variational Bayes", ICLR 2014, with a convolutional encoder and decoder
-    for their layers: ours, to compare encoders.
+    Source: Kingma and Welling, "Auto-encoding variational Bayes", ICLR 2014. The convolutional encoder and decoder are
+    ours, to compare encoders.
     """
+
+    loss_unit = "negative lower bound, nats per frame"
 
     def __init__(self, image_encoder: Mapping, *, size_px: int = 128, latent: int = 128, width: int = 256) -> None:
         super().__init__()
@@ -54,17 +58,19 @@ class FrameVAE(Baseline):
             layers += [nn.BatchNorm2d(narrower)]
             width = narrower
         self.decoder = nn.Sequential(*layers, nn.ReLU(), nn.Conv2d(width, 3, 3, padding=1))
-        self.log_variance = nn.Parameter(torch.tensor(-3.0))  # of colours in 0..1
+        self.log_variance = nn.Parameter(torch.tensor(-3.0))  # of colors in 0..1
 
     def loss(self, frames: torch.Tensor, **_) -> dict[str, torch.Tensor]:
-        """Minus the bound and its two parts, nats for a frame, means over the batch."""
+        """Compute the negative lower bound and its two terms, nats per frame, means over the batch."""
         terms = self.bound_terms(frames)
         loss = terms["reconstruction"] + terms["kl"]
         return {"loss": loss.mean(), **{name: values.mean() for name, values in terms.items()}}
 
     def measure(self, frames: torch.Tensor, **_) -> dict[str, torch.Tensor]:
-        """`elbo`: the lower bound on the log density of a frame's colours in 0..1, nats, by one draw; `kl`; `psnr`: of
-        the decoder's mean for that draw, dB."""
+        """Measure `elbo`: the lower bound on the log density of a frame's colors in 0..1, from one sample, nats.
+
+        Also `kl`, nats; and `psnr`: of the decoder's mean for that sample, dB.
+        """
         terms = self.bound_terms(frames)
         return {
             "elbo": -(terms["reconstruction"] + terms["kl"]),
@@ -73,8 +79,12 @@ class FrameVAE(Baseline):
         }
 
     def bound_terms(self, frames: torch.Tensor) -> dict[str, torch.Tensor]:
-        """Of clips (B, T, 3, H, W) RGB, 0..255: `reconstruction`: -log p(frame | z) for one z drawn from
-        q(z | frame), and `kl`: KL(q || p), nats; `squared_error`: mean over colours in 0..1. (B,) each."""
+        """Compute the terms of the bound for the first frames of clips (B, T, 3, H, W) RGB, 0..255.
+
+        Returns:
+            (B,) each: `reconstruction`: -log p(frame | z) for one z drawn from q(z | frame), nats; `kl`: KL(q || p),
+            nats; `squared_error`: mean over color values in 0..1.
+        """
         frame = self._first(frames)
         mean, log_variance = self.encode(frame)
         decoded = self.decode(gaussian_sample(mean, log_variance)).float()
@@ -84,25 +94,19 @@ class FrameVAE(Baseline):
         return {"reconstruction": likelihood, "kl": gaussian_kl(mean, log_variance), "squared_error": error}
 
     def encode(self, frame: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Mean and log variance of q(z | frame), (B, latent) float32 each, of (B, 3, H, W) RGB, 0..255."""
-        top = self.image_encoder(normalise_frames(frame)).top
+        """Predict mean and log variance of q(z | frame), (B, latent) float32 each, from (B, 3, H, W) RGB, 0..255."""
+        top = self.image_encoder(normalize_frames(frame)).top
         cells = nn.functional.adaptive_avg_pool2d(top, GRID)
         return self.posterior(cells.flatten(1)).float().chunk(2, dim=1)
 
     def decode(self, z: torch.Tensor) -> torch.Tensor:
-        """Mean frames (B, 3, H, W), 0..1, of numbers (B, latent)."""
+        """Decode latent vectors (B, latent) to mean frames (B, 3, H, W), 0..1."""
         return self.decoder(z).sigmoid()
 
     def pictures(self, frames: torch.Tensor, **_) -> dict[str, np.ndarray]:
-        """`reconstructions`: frames above what became of them; `samples`: made from numbers drawn from the prior."""
+        """Draw reconstructions and 16 samples; see `draw_reconstructions`."""
         frame = self._first(frames)
-        generator = torch.Generator(frame.device).manual_seed(0)
-        z = torch.randn((16, self.latent), generator=generator, device=frame.device)
-        back = self.decode(self.encode(frame)[0])
-        return {
-            "reconstructions": picture_grid(torch.cat((frame.float() / 255, back)), columns=len(frame)),
-            "samples": picture_grid(self.decode(z), columns=8),
-        }
+        return draw_reconstructions(self, frame.float() / 255, frame, num_samples=16)
 
     def describe(self) -> dict:
         return {"system": "variational autoencoder of frames", **self._description}

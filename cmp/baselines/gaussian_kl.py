@@ -1,13 +1,13 @@
-"""How far a diagonal Gaussian is from the standard one, and a draw from it that gradients pass through."""
+"""KL divergence of a diagonal Gaussian from the standard normal, and samples that pass gradients."""
 
 import torch
 
 
 def gaussian_kl(mean: torch.Tensor, log_variance: torch.Tensor) -> torch.Tensor:
-    """KL(N(mean, exp(log_variance)) || N(0, I)) in nats, summed over everything but the batch.
+    """Compute KL(N(mean, exp(log_variance)) || N(0, I)) in nats, summed over all axes but the batch.
 
     Args:
-        mean, log_variance: (B, ...) of one shape.
+        mean, log_variance: (B, ...), both of the same shape.
 
     Returns:
         (B,), at least 0.
@@ -20,9 +20,16 @@ def gaussian_kl(mean: torch.Tensor, log_variance: torch.Tensor) -> torch.Tensor:
 def gaussian_sample(
     mean: torch.Tensor, log_variance: torch.Tensor, generator: torch.Generator | None = None
 ) -> torch.Tensor:
-    """A draw from N(mean, exp(log_variance)) that both get their gradients through; of mean's shape.
+    """Sample from N(mean, exp(log_variance)) so that gradients reach both arguments (reparametrization).
 
-    Source: the same, section 2.4.
+    Args:
+        mean, log_variance: both of the same shape.
+        generator: on mean's device; None takes torch's global generator.
+
+    Returns:
+        One sample of mean's shape.
+
+    Source: Kingma and Welling, ICLR 2014, section 2.4.
     """
     noise = torch.randn(mean.shape, generator=generator, device=mean.device, dtype=mean.dtype)
     return mean + (0.5 * log_variance).exp() * noise

@@ -1,13 +1,13 @@
-"""The gradient difference loss: edges of a predicted picture must be as strong as the target's."""
+"""The gradient difference loss (GDL): compares how strong the edges of two images are."""
 
 import torch
 
 
 def gradient_difference(predicted: torch.Tensor, target: torch.Tensor, alpha: float = 1.0) -> torch.Tensor:
-    """Sum of | |change of target| - |change of prediction| |^alpha between neighbours, along rows and columns.
+    """Sum | |change of target| - |change of prediction| |^alpha over neighboring pixels in rows and in columns.
 
     Args:
-        predicted, target: (B, C, H, W) of one shape; both sides at least 2 px.
+        predicted, target: (B, C, H, W), both of the same shape; H and W at least 2.
         alpha: the exponent, above 0.
 
     Returns:

@@ -1,7 +1,7 @@
-"""Convolutions that see only what comes before a pixel in reading order, and the multiplicative units made of them.
+"""Convolutions whose output at a pixel depends only on earlier pixels in reading order, and units made of them.
 
-Within a pixel, colours come one after another: R, G, B. So channels stand in as many groups as there are colours, in
-this order and as equal as they can be.
+Within a pixel the colors have an order, too: R, G, B. Channels are therefore divided into as many groups as there are
+colors, in this order, with sizes as equal as possible.
 
 Legend: B batch, H W pixels.
 """
@@ -14,19 +14,19 @@ from torch import nn
 
 
 class MaskedConv2d(nn.Conv2d):
-    """A convolution that keeps the map's size, masked or not.
+    """Convolution that keeps the map's size, masked or not.
 
     Args:
-        in_channels, out_channels: at least one for each colour and gate.
+        in_channels, out_channels: at least one per color, and in the output per color and gate.
         kernel: side, px, odd.
-        mask: "A": a pixel sees the pixels before it, and of itself the colours before its own; "B": its own colour,
-            too; None: everything.
-        colours: groups of channels, in the input and in each gate.
-        gates: equal parts of the output, each of which has all colours.
-        dilation: between the kernel's weights, px.
+        mask: "A": the output depends on the pixels before, and on the earlier colors of the same pixel; "B": also on
+            the same color of the same pixel; None: on everything.
+        colors: number of channel groups, in the input and in each gate.
+        gates: number of equal parts of the output, each of which has all colors.
+        dilation: distance between the kernel's weights, px.
 
     Raises:
-        ValueError: the kernel is even, another mask, or there are too few channels.
+        ValueError: the kernel is even, the mask is unknown, or there are too few channels.
 
     Source: van den Oord et al., "Pixel recurrent neural networks", ICML 2016, section 3.4.
     """
@@ -38,7 +38,7 @@ class MaskedConv2d(nn.Conv2d):
         kernel: int,
         *,
         mask: str | None = None,
-        colours: int = 1,
+        colors: int = 1,
         gates: int = 1,
         dilation: int = 1,
     ) -> None:
@@ -46,82 +46,83 @@ class MaskedConv2d(nn.Conv2d):
             raise ValueError(f"kernel must be odd, got {kernel}")
         if mask not in ("A", "B", None):
             raise ValueError(f"mask must be 'A', 'B' or None, got {mask!r}")
-        if in_channels < colours or out_channels % gates or out_channels // gates < colours:
+        if in_channels < colors or out_channels % gates or out_channels // gates < colors:
             raise ValueError(
-                f"{in_channels} to {out_channels} channels do not hold {colours} colours, {gates} times in the output"
+                f"want at least a channel per color and gate, got {in_channels} to {out_channels} channels "
+                f"for {colors} colors, {gates} gates in the output"
             )
         super().__init__(in_channels, out_channels, kernel, padding=dilation * (kernel // 2), dilation=dilation)
-        seen = torch.ones(self.weight.shape)
+        weight_mask = torch.ones(self.weight.shape)
         if mask is not None:
             middle = kernel // 2
-            seen[:, :, middle + 1 :] = 0
-            seen[:, :, middle, middle + 1 :] = 0
-            entering = _colour_of(in_channels, colours)
-            leaving = _colour_of(out_channels // gates, colours).repeat(gates)[:, None]
-            seen[:, :, middle, middle] = (entering < leaving if mask == "A" else entering <= leaving).float()
-        self.register_buffer("seen", seen, persistent=False)
+            weight_mask[:, :, middle + 1 :] = 0
+            weight_mask[:, :, middle, middle + 1 :] = 0
+            entering = _color_of(in_channels, colors)
+            leaving = _color_of(out_channels // gates, colors).repeat(gates)[:, None]
+            weight_mask[:, :, middle, middle] = (entering < leaving if mask == "A" else entering <= leaving).float()
+        self.register_buffer("weight_mask", weight_mask, persistent=False)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """(B, out_channels, H, W) of (B, in_channels, H, W)."""
-        return F.conv2d(x, self.weight * self.seen, self.bias, padding=self.padding, dilation=self.dilation)
+        """Compute (B, out_channels, H, W) from (B, in_channels, H, W)."""
+        return F.conv2d(x, self.weight * self.weight_mask, self.bias, padding=self.padding, dilation=self.dilation)
 
 
-def _colour_of(channels: int, colours: int) -> torch.Tensor:
-    """Which colour each channel belongs to, (channels,) int64, rising."""
-    return torch.arange(channels) * colours // channels
+def _color_of(channels: int, colors: int) -> torch.Tensor:
+    """Return the color that each channel belongs to, (channels,) int64, ascending."""
+    return torch.arange(channels) * colors // channels
 
 
-# How a layer is applied: to the whole map, or where a sampler stands on it (`pixel_decoder.PixelCache`).
+# How a layer is applied: to the whole map, or at one pixel during sampling (`pixel_decoder.PixelCache`).
 Convolve = Callable[[MaskedConv2d, torch.Tensor], torch.Tensor]
 
 
 def whole_map(layer: MaskedConv2d, x: torch.Tensor) -> torch.Tensor:
-    """The layer applied to a map as it is."""
+    """Apply the layer to the whole map."""
     return layer(x)
 
 
 class MultiplicativeUnit(nn.Module):
-    """Three gates and an update, as a long short-term memory has them, from one 3 x 3 convolution.
+    """Three gates and an update, as in an LSTM, computed by one 3 x 3 convolution.
 
     Args:
         channels: of input and output.
-        mask, colours, dilation: of the convolution.
+        mask, colors, dilation: of the convolution.
 
     Source: Kalchbrenner et al., "Video pixel networks", ICML 2017, eq. 4.
     """
 
-    def __init__(self, channels: int, *, mask: str | None = None, colours: int = 1, dilation: int = 1) -> None:
+    def __init__(self, channels: int, *, mask: str | None = None, colors: int = 1, dilation: int = 1) -> None:
         super().__init__()
         self.gates = MaskedConv2d(
-            channels, 4 * channels, 3, mask=mask, colours=colours, gates=4, dilation=dilation
+            channels, 4 * channels, 3, mask=mask, colors=colors, gates=4, dilation=dilation
         )  # three gates, then the update
 
     def forward(self, h: torch.Tensor, convolve: Convolve = whole_map) -> torch.Tensor:
-        """(B, channels, H, W) of the same."""
+        """Compute (B, channels, H, W) from h (B, channels, H, W)."""
         first, second, third, update = convolve(self.gates, h).chunk(4, dim=1)
         return first.sigmoid() * (second.sigmoid() * h + third.sigmoid() * update.tanh()).tanh()
 
 
 class ResidualMultiplicativeBlock(nn.Module):
-    """Two multiplicative units at half the width, and the input added to what they make.
+    """Two multiplicative units at half the width, with a residual connection around them.
 
     Args:
         channels: of the units; the block's input and output have twice as many.
-        mask, colours, dilation: of its convolutions.
+        mask, colors, dilation: of its convolutions.
 
-    Source: the same, figure 3.
+    Source: Kalchbrenner et al., ICML 2017, figure 3.
     """
 
-    def __init__(self, channels: int, *, mask: str | None = None, colours: int = 1, dilation: int = 1) -> None:
+    def __init__(self, channels: int, *, mask: str | None = None, colors: int = 1, dilation: int = 1) -> None:
         super().__init__()
-        self.narrow = MaskedConv2d(2 * channels, channels, 1, mask=mask, colours=colours)
+        self.narrow = MaskedConv2d(2 * channels, channels, 1, mask=mask, colors=colors)
         self.units = nn.ModuleList(
-            MultiplicativeUnit(channels, mask=mask, colours=colours, dilation=dilation) for _ in range(2)
+            MultiplicativeUnit(channels, mask=mask, colors=colors, dilation=dilation) for _ in range(2)
         )
-        self.widen = MaskedConv2d(channels, 2 * channels, 1, mask=mask, colours=colours)
+        self.widen = MaskedConv2d(channels, 2 * channels, 1, mask=mask, colors=colors)
 
     def forward(self, x: torch.Tensor, convolve: Convolve = whole_map) -> torch.Tensor:
-        """(B, 2 channels, H, W) of the same."""
+        """Compute (B, 2 channels, H, W) from x (B, 2 channels, H, W)."""
         h = convolve(self.narrow, x)
         for unit in self.units:
             h = unit(h, convolve)

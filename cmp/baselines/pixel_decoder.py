@@ -1,6 +1,6 @@
-"""A picture's pixels one after another, each with its distribution given those before: PixelCNN with a context.
+"""PixelCNN with a context: the distribution of every pixel of an image given the pixels before it.
 
-Legend: B batch, C colours, L values of a colour, H W pixels.
+Legend: B batch, C colors, L values of a color, H W pixels.
 """
 
 import torch
@@ -11,92 +11,94 @@ from cmp.baselines.masked_convolution import Convolve, MaskedConv2d, ResidualMul
 
 
 class PixelDecoder(nn.Module):
-    """Masked residual multiplicative blocks over the picture itself, after a first layer that adds the context.
+    """Predicts each color of each pixel from the earlier ones, by masked residual multiplicative blocks.
+
+    The first layer reads the image; the context is added to its output.
 
     Args:
-        colours: C; within a pixel they come in this order.
-        levels: L; with 2, one logit says how likely 1 is, otherwise there is one for each value.
-        context_channels: of the context, all of which every pixel sees.
-        channels: of the units; blocks are twice as wide.
-        blocks: how many.
-        first_kernel: side of the first layer's, px.
+        colors: C; within a pixel they are predicted in this order.
+        levels: L; with 2 there is one logit, that of the value 1, otherwise one logit per value.
+        context_channels: channels of the context; every pixel depends on all of them.
+        channels: of the multiplicative units; blocks have twice as many.
+        blocks: number of blocks.
+        first_kernel: side of the first layer's kernel, px, odd.
 
     Source: Kalchbrenner et al., "Video pixel networks", ICML 2017. The first layer's kernel and the two 1 x 1 layers
     at the end are those of van den Oord et al., "Pixel recurrent neural networks", ICML 2016.
     """
 
     def __init__(
-        self, colours: int, levels: int, context_channels: int, *, channels: int, blocks: int, first_kernel: int = 7
+        self, colors: int, levels: int, context_channels: int, *, channels: int, blocks: int, first_kernel: int = 7
     ) -> None:
         super().__init__()
-        self.colours, self.levels = colours, levels
-        masked = dict(mask="B", colours=colours)
-        self.look = MaskedConv2d(colours, 2 * channels, first_kernel, mask="A", colours=colours)
+        self.colors, self.levels = colors, levels
+        masked = dict(mask="B", colors=colors)
+        self.look = MaskedConv2d(colors, 2 * channels, first_kernel, mask="A", colors=colors)
         self.context = nn.Conv2d(context_channels, 2 * channels, 1)
         self.blocks = nn.ModuleList(ResidualMultiplicativeBlock(channels, **masked) for _ in range(blocks))
         self.hidden = MaskedConv2d(2 * channels, 2 * channels, 1, **masked)
-        self.logits = MaskedConv2d(2 * channels, colours * (1 if levels == 2 else levels), 1, **masked)
+        self.logits = MaskedConv2d(2 * channels, colors * (1 if levels == 2 else levels), 1, **masked)
 
-    def forward(self, picture: torch.Tensor, context: torch.Tensor, convolve: Convolve = whole_map) -> torch.Tensor:
-        """Logits (B, C, 1 or L, H, W) of each colour of each pixel, given those before it.
+    def forward(self, image: torch.Tensor, context: torch.Tensor, convolve: Convolve = whole_map) -> torch.Tensor:
+        """Compute logits (B, C, 1 or L, H, W) of each color of each pixel given those before it.
 
         Args:
-            picture: (B, C, H, W), values 0..1.
+            image: (B, C, H, W), values 0..1.
             context: (B, context_channels, H, W).
             convolve: how masked layers are applied.
         """
-        h = convolve(self.look, picture) + self.context(context)
+        h = convolve(self.look, image) + self.context(context)
         for block in self.blocks:
             h = block(h, convolve)
         h = convolve(self.hidden, h.relu())
-        return convolve(self.logits, h.relu()).unflatten(1, (self.colours, -1))
+        return convolve(self.logits, h.relu()).unflatten(1, (self.colors, -1))
 
-    def nats(self, logits: torch.Tensor, picture: torch.Tensor) -> torch.Tensor:
-        """-log of the probability of every colour of every pixel, (B, C, H, W).
+    def nats(self, logits: torch.Tensor, image: torch.Tensor) -> torch.Tensor:
+        """Compute -log of the probability of every color of every pixel, (B, C, H, W).
 
         Args:
-            logits: of `forward`.
-            picture: (B, C, H, W), values 0..1. With 2 levels it may be grey: then this is the cross-entropy to a
-                pixel that is 1 with that probability, which no model brings below the grey values' own entropy.
+            logits: the output of `forward`.
+            image: (B, C, H, W), values 0..1. With 2 levels values in between are allowed: the result is then
+                the cross-entropy to a pixel that is 1 with that probability, at least the entropy of that value.
         """
         if self.levels == 2:
-            return F.binary_cross_entropy_with_logits(logits[:, :, 0], picture, reduction="none")
-        target = (picture * (self.levels - 1)).round().long()
+            return F.binary_cross_entropy_with_logits(logits[:, :, 0], image, reduction="none")
+        target = (image * (self.levels - 1)).round().long()
         return F.cross_entropy(logits.transpose(1, 2), target, reduction="none")
 
     @torch.no_grad()
     def sample(self, context: torch.Tensor, noise: torch.Tensor, *, cached: bool = True) -> torch.Tensor:
-        """Draw a picture colour by colour, pixel by pixel.
+        """Sample an image pixel by pixel, color by color.
 
         Args:
             context: (B, context_channels, H, W).
-            noise: (B, C, H, W), uniform in 0..1: value v is drawn where it lies between the probabilities of all
-                values below v and of those up to v.
-            cached: work each layer at the one pixel that is due, from what it left of the earlier ones; otherwise on
-                the whole picture each time. Both draw the same.
+            noise: (B, C, H, W), uniform in 0..1: value v is drawn where the noise lies between the probability of all
+                values below v and that of all values up to v.
+            cached: compute each layer only at the current pixel, from its stored earlier inputs; otherwise on the whole
+                image each time. Both draw the same values.
 
         Returns:
             (B, C, H, W), values 0..1.
         """
-        picture = torch.zeros_like(noise)
+        image = torch.zeros_like(noise)
         height, width = noise.shape[2:]
         cache = PixelCache(height, width)
         for y in range(height):
             for x in range(width):
                 cache.y, cache.x = y, x
                 here = (..., slice(y, y + 1), slice(x, x + 1))
-                for colour in range(self.colours):
+                for color in range(self.colors):
                     if cached:
-                        logits = self(picture[here], context[here], cache)[:, colour, :, 0, 0]
+                        logits = self(image[here], context[here], cache)[:, color, :, 0, 0]
                     else:
-                        logits = self(picture, context)[:, colour, :, y, x]
-                    picture[:, colour, y, x] = self._draw(logits, noise[:, colour, y, x])
-                if cached:  # of what is kept, the first layer's input alone holds the last colour
-                    cache(self.look, picture[here])
-        return picture
+                        logits = self(image, context)[:, color, :, y, x]
+                    image[:, color, y, x] = self._draw(logits, noise[:, color, y, x])
+                if cached:  # only the first layer's input contains the last color: store it
+                    cache(self.look, image[here])
+        return image
 
     def _draw(self, logits: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
-        """Values 0..1, (B,), of logits (B, 1 or L) and noise (B,)."""
+        """Draw values 0..1, (B,), by logits (B, 1 or L) and noise (B,)."""
         if self.levels == 2:
             return (noise > (-logits[:, 0]).sigmoid()).float()
         below = logits.double().softmax(dim=1).cumsum(dim=1)[:, :-1]
@@ -104,29 +106,29 @@ class PixelDecoder(nn.Module):
 
 
 class PixelCache:
-    """Applies masked layers at one pixel of an H x W map, and keeps what wider ones have seen of the others.
+    """Applies masked layers at one pixel of an H x W map, and stores the inputs that wider kernels need later.
 
-    A masked layer's output depends on its input at this pixel and those before, so a map that is worked through in
-    reading order needs every layer once a pixel (and colour), not once a pixel for the whole map.
+    A masked layer's output at a pixel depends only on its input at this pixel and earlier ones. Sampling in reading
+    order therefore needs one output per layer, pixel and color, instead of a whole map each time.
 
     Attributes:
-        y, x: the pixel; what was put in at another one stays.
+        y, x: the current pixel; inputs stored at other pixels are kept.
     """
 
     def __init__(self, height: int, width: int) -> None:
         self.height, self.width = height, width
         self.y = self.x = 0
-        self._kept = {}  # layer: its input with what is beside it, and its weights as far as the mask lets them see
+        self._stored = {}  # layer: its inputs at all pixels, padded; its weights in the rows that the mask keeps
 
     def __call__(self, layer: MaskedConv2d, x: torch.Tensor) -> torch.Tensor:
-        """The layer's output (B, out_channels, 1, 1) at the pixel, of its input (B, in_channels, 1, 1) there."""
+        """Compute a layer's output (B, out_channels, 1, 1) at the pixel from its input (B, in_channels, 1, 1) there."""
         side = layer.kernel_size[0]
         if side == 1:
             return layer(x)
         margin = side // 2
-        if layer not in self._kept:
-            seen = x.new_zeros(len(x), x.shape[1], self.height + margin, self.width + 2 * margin)
-            self._kept[layer] = seen, (layer.weight * layer.seen)[:, :, : margin + 1]
-        seen, weight = self._kept[layer]
-        seen[:, :, self.y + margin, self.x + margin] = x[:, :, 0, 0]
-        return F.conv2d(seen[:, :, self.y : self.y + margin + 1, self.x : self.x + side], weight, layer.bias)
+        if layer not in self._stored:
+            inputs = x.new_zeros(len(x), x.shape[1], self.height + margin, self.width + 2 * margin)
+            self._stored[layer] = inputs, (layer.weight * layer.weight_mask)[:, :, : margin + 1]
+        inputs, weight = self._stored[layer]
+        inputs[:, :, self.y + margin, self.x + margin] = x[:, :, 0, 0]
+        return F.conv2d(inputs[:, :, self.y : self.y + margin + 1, self.x : self.x + side], weight, layer.bias)

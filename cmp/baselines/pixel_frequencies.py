@@ -1,6 +1,6 @@
-"""What counting gives: each pixel of a binary film by itself, given a few pixels of the frames before.
+"""Predicts binary sequences by counting: each pixel independently, given a few pixels of earlier frames.
 
-Legend: N films, T frames, G given frames, H W pixels.
+Legend: N sequences, T frames, G given frames, H W pixels.
 """
 
 from collections.abc import Sequence
@@ -9,17 +9,17 @@ import numpy as np
 
 
 class PixelFrequencies:
-    """How often a pixel was 1 after what stood around it in the frames before; pixels of a frame are independent.
+    """Counts how often a pixel is 1 after each pattern of pixels in earlier frames; pixels of a frame are independent.
 
     Args:
-        offsets: (frames back, rows down, columns right) of each pixel that is looked at, at least one frame back; none
-            for frequencies that do not depend on anything before. Beyond the border stands 0.
-        by_place: count for every place of the frame by itself.
+        offsets: (frames back, rows down, columns right) of each pixel of the pattern, at least one frame back. Without
+            offsets, frequencies do not depend on earlier frames. Pixels outside the frame are 0.
+        by_place: count separately for every position of the frame.
 
     Raises:
         ValueError: an offset is not in an earlier frame, or there are more than 20.
 
-    Source: ours: what a system that models pixels jointly must beat.
+    Source: ours; a comparison for systems that model pixels jointly.
     """
 
     def __init__(self, offsets: Sequence[tuple[int, int, int]] = (), *, by_place: bool = False) -> None:
@@ -27,30 +27,41 @@ class PixelFrequencies:
             raise ValueError(f"offsets must be at most 20, each at least one frame back, got {list(offsets)}")
         self.offsets, self.by_place = tuple(offsets), by_place
 
-    def fit(self, films: np.ndarray, given: int) -> "PixelFrequencies":
-        """Count over frames G.. of films (N, T, H, W), 0 or 1; every count starts at one half."""
-        patterns, ones = self._patterns(films, given)
-        seen = np.bincount(patterns.ravel(), minlength=self._size(films))
-        bright = np.bincount(patterns.ravel(), weights=ones.ravel(), minlength=self._size(films))
-        self.probability = (bright + 0.5) / (seen + 1)  # (patterns,)
+    def fit(self, sequences: np.ndarray, given: int) -> "PixelFrequencies":
+        """Count over the frames from G on of sequences (N, T, H, W), values 0 or 1; every count starts at one half.
+
+        Raises:
+            ValueError: another number of axes, or an offset goes further back than G frames.
+        """
+        patterns, ones = self._patterns(sequences, given)
+        counts = np.bincount(patterns.ravel(), minlength=self._size(sequences))
+        ones_counts = np.bincount(patterns.ravel(), weights=ones.ravel(), minlength=self._size(sequences))
+        self.probability = (ones_counts + 0.5) / (counts + 1)  # (patterns,)
         return self
 
-    def nats(self, films: np.ndarray, given: int) -> np.ndarray:
-        """-log of the probability of each frame from G on, (N, T - G), of films (N, T, H, W) as large as `fit`'s."""
-        patterns, ones = self._patterns(films, given)
+    def nats(self, sequences: np.ndarray, given: int) -> np.ndarray:
+        """Compute -log of the probability of each frame from G on: (N, T - G).
+
+        Args:
+            sequences: (N, T, H, W), values 0 or 1; H and W as in `fit`.
+            given: G.
+        """
+        patterns, ones = self._patterns(sequences, given)
         p = self.probability[patterns]
         return -np.log(np.where(ones, p, 1 - p)).sum(axis=(2, 3))
 
-    def _size(self, films: np.ndarray) -> int:
-        places = films.shape[2] * films.shape[3] if self.by_place else 1
-        return places << len(self.offsets)
+    def _size(self, sequences: np.ndarray) -> int:
+        positions = sequences.shape[2] * sequences.shape[3] if self.by_place else 1
+        return positions << len(self.offsets)
 
-    def _patterns(self, films: np.ndarray, given: int) -> tuple[np.ndarray, np.ndarray]:
-        """Number of the pattern before each pixel and whether it is 1, (N, T - G, H, W) int64 and bool."""
+    def _patterns(self, sequences: np.ndarray, given: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return the number of the pattern before each pixel (int64) and whether it is 1 (bool): (N, T - G, H, W)."""
         furthest = max((back for back, _, _ in self.offsets), default=0)
-        if films.ndim != 4 or not furthest <= given < films.shape[1]:
-            raise ValueError(f"want films (N, T, H, W) with {furthest} <= given < T, got {films.shape} and {given}")
-        ones = films > 0.5
+        if sequences.ndim != 4 or not furthest <= given < sequences.shape[1]:
+            raise ValueError(
+                f"want sequences (N, T, H, W) with {furthest} <= given < T, got {sequences.shape} and {given}"
+            )
+        ones = sequences > 0.5
         _, length, height, width = ones.shape
         margin = max((max(abs(dy), abs(dx)) for _, dy, dx in self.offsets), default=0)
         padded = np.pad(ones, ((0, 0), (0, 0), (margin, margin), (margin, margin)))
@@ -64,6 +75,6 @@ class PixelFrequencies:
 
 
 def around(back: int, reach: int) -> list[tuple[int, int, int]]:
-    """Offsets of the square of pixels that lie at most `reach` px away, `back` frames back."""
+    """Return the offsets of all pixels at most `reach` px away along both axes, `back` frames back."""
     span = range(-reach, reach + 1)
     return [(back, dy, dx) for dy in span for dx in span]

@@ -1,4 +1,4 @@
-"""Skip autoencoder: four frames, stacked, narrowed to a few numbers and widened to the next frame.
+"""Skip autoencoder: an encoder and decoder with skip connections from stacked frames to the next frame.
 
 Legend: B batch, T frames, H W pixels, w width of a stage. Frames have values -1..1.
 """
@@ -10,26 +10,28 @@ import torch.nn.functional as F
 from torch import nn
 
 from cmp.baselines.frame_prediction import FramePredictor, roll_out
-from cmp.baselines.image_encoder import build_image_encoder, describe_image_encoder, normalise_frames
+from cmp.baselines.image_encoder import build_image_encoder, describe_image_encoder, normalize_frames
 
 
 class SkipAutoencoder(FramePredictor):
-    """Convolutions down, each at half the size of the one before, and up again; each step up also reads its opposite.
+    """Predicts the next frame with convolutions that halve the map, and as many that double it.
 
-    With an image encoder in its place, that sees the frames one by one, and the features of all are stacked: its top
-    and what it gives at half the frames' size, which the steps up read.
+    Each decoder stage also reads the encoder's map of the same size. An image encoder can replace the convolutions: it
+    encodes the frames one by one, and the decoder reads its features of all frames, stacked: the top, and the stem at
+    half the frames' size.
 
     Args:
-        given, trained: see `FramePredictor`.
-        widths: channels of the stages, finest first; with an image encoder those of the steps up to full size.
-        residual: predict what is added to the last frame, instead of the frame itself through a tanh.
-        image_encoder: None, or the dict of one of `cmp.models`' image encoders that has a stem.
+        given, trained, gdl_weight, gdl_exponent: see `FramePredictor`.
+        widths: channels of the stages, finest first; with an image encoder, of the decoder's stages.
+        residual: predict the change to the last frame, instead of the frame itself through a tanh.
+        image_encoder: None, or a dict, see `build_image_encoder`, of an encoder with a stem.
 
     Raises:
-        ValueError: widths are too few, or the image encoder has no stem.
+        ValueError: there are too few widths, or the image encoder lacks a stem.
 
     Source: a project on UCF-101 after Mathieu, Couprie and LeCun, ICLR 2016: four frames, 32 to 512 channels, skips.
-    Kernels and normalisation are not public: 3 x 3 with batch norm here. Residual, and the image encoder, are ours.
+    Kernels and normalization are not public: 3 x 3 with batch norm here. The options residual and image_encoder are
+    ours.
     """
 
     def __init__(
@@ -40,15 +42,17 @@ class SkipAutoencoder(FramePredictor):
         widths: Sequence[int] = (32, 64, 128, 256, 512),
         residual: bool = False,
         image_encoder: dict | None = None,
+        gdl_weight: float = 1.0,
+        gdl_exponent: float = 1.0,
     ) -> None:
-        super().__init__(given, trained)
-        self._arguments = dict(given=given, trained=trained, widths=list(widths), residual=residual)
+        super().__init__(given, trained, gdl_weight, gdl_exponent)
+        self._arguments |= dict(widths=list(widths), residual=residual)
         self.residual = residual
         if image_encoder is not None:
             self._arguments |= describe_image_encoder(image_encoder)
             self.image_encoder = build_image_encoder(image_encoder)
             if "stem" not in self.image_encoder.channels:
-                raise ValueError(f"{type(self.image_encoder).__name__} has no stem for the steps up to read")
+                raise ValueError(f"{type(self.image_encoder).__name__} lacks a stem, which the decoder needs")
             ups = self.image_encoder.strides["top"].bit_length() - 1
             channels = [given * self.image_encoder.channels[name] for name in ("stem", "top")]
             self.skips = [given * 3, channels[0]] + [0] * (ups - 2) + [channels[1]]
@@ -60,17 +64,17 @@ class SkipAutoencoder(FramePredictor):
             self.skips = list(widths)
             self.multiple = 2**ups
         if len(widths) < max(2, ups):
-            raise ValueError(f"want a width for each of {ups} steps up, got {list(widths)}")
-        below = [*widths[1:ups], self.skips[-1]]  # channels that come up to each size, finest first
+            raise ValueError(f"want a width for each of {ups} decoder stages, got {list(widths)}")
+        below = [*widths[1:ups], self.skips[-1]]  # channels from the stage below, finest first
         self.decoder = nn.ModuleList(_convolution(below[i] + self.skips[i], widths[i], 1) for i in reversed(range(ups)))
         self.head = nn.Conv2d(widths[0], 3, 3, padding=1)
 
     def predict(self, frames: torch.Tensor, count: int) -> torch.Tensor:
-        """See `FramePredictor`; frames of any size, padded by their edge to a multiple of the coarsest stride."""
+        """Predict frames of any size; see `FramePredictor`. Frames are padded to a multiple of the coarsest stride."""
         return roll_out(self.next_frame, frames, count)
 
     def next_frame(self, frames: torch.Tensor) -> torch.Tensor:
-        """The frame (B, 3, H, W) after (B, given, 3, H, W)."""
+        """Predict the frame (B, 3, H, W) after frames (B, given, 3, H, W); padding repeats their edge pixels."""
         height, width = frames.shape[3:]
         missing = (0, -width % self.multiple, 0, -height % self.multiple)
         padded = F.pad(frames.flatten(1, 2), missing, mode="replicate")
@@ -87,10 +91,10 @@ class SkipAutoencoder(FramePredictor):
         return {"system": "skip autoencoder", **self._arguments}
 
     def _features(self, stacked: torch.Tensor) -> list[torch.Tensor | None]:
-        """Maps of (B, given * 3, H, W) frames, finest first, None where a size has none."""
+        """Compute the maps of stacked frames (B, given * 3, H, W), finest first; None for sizes without a map."""
         if hasattr(self, "image_encoder"):
             images = stacked.unflatten(1, (self.given, 3)).flatten(0, 1)
-            features = self.image_encoder(normalise_frames((images + 1) * 127.5))
+            features = self.image_encoder(normalize_frames((images + 1) * 127.5))
             stem, top = (maps.unflatten(0, (-1, self.given)).flatten(1, 2) for maps in (features.stem, features.top))
             return [stacked, stem, *[None] * (len(self.skips) - 3), top]
         maps = [stacked]

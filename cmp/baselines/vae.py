@@ -1,4 +1,4 @@
-"""Variational autoencoder: a picture from a few Gaussian numbers, and the numbers from the picture."""
+"""Variational autoencoder of images with one hidden layer on each side."""
 
 from math import log, pi, prod
 
@@ -8,30 +8,33 @@ import torch.nn.functional as F
 from torch import nn
 
 from cmp.baselines.baseline import Baseline
+from cmp.baselines.drawing.reconstructions import draw_reconstructions
 from cmp.baselines.gaussian_kl import gaussian_kl, gaussian_sample
-from cmp.baselines.sheet import picture_grid
 
 
 class VAE(Baseline):
-    """One hidden layer of tanh units in the encoder, one in the decoder.
+    """Encodes an image into a Gaussian latent vector and decodes it, with one hidden layer of tanh units on each side.
 
     Args:
-        image_shape: (C, H, W) of a picture, values 0..1.
-        latent: numbers that a picture is made from.
+        image_shape: (C, H, W) of an image, values 0..1.
+        latent: size of the latent vector.
         hidden: units in each hidden layer.
-        likelihood: "bernoulli", or "gaussian": means in 0..1 and one variance for each pixel.
-        init_std: standard deviation of the weights at the start.
-        grey_levels: pictures hold only so many values: the loss and the bounds then see them with uniform noise of one
-            level. Without it a Gaussian's density of pixels that never change has no limit. None adds nothing.
-        importance_draws: K of `importance_bound`; with 0 it is not measured.
+        likelihood: "bernoulli", or "gaussian" with a mean in 0..1 and a variance for each pixel.
+        init_std: standard deviation of the initial weights; biases start at 0.
+        gray_levels: number of values that pixels can have, at least 2. Uniform noise of one level is then added before
+            the loss and the bounds are computed: without it, the Gaussian density of pixels that never change is
+            unbounded. None adds no noise.
+        importance_draws: K of `importance_bound`; 0 does not measure it.
 
     Raises:
-        ValueError: another likelihood, or a number is out of range.
+        ValueError: the likelihood is unknown, or a number is out of range.
 
-    Source: Kingma and Welling, "Auto-encoding variational Bayes", ICLR 2014, appendix C. The weight decay that stands
-    for its prior is the optimizer's. The noise is Theis, van den Oord and Bethge's, "A note on the evaluation of
+    Source: Kingma and Welling, "Auto-encoding variational Bayes", ICLR 2014, appendix C. The prior on the
+    weights is the optimizer's weight decay. The noise is Theis, van den Oord and Bethge's, "A note on the evaluation of
     generative models", ICLR 2016.
     """
+
+    loss_unit = "negative lower bound, nats per image"
 
     def __init__(
         self,
@@ -41,7 +44,7 @@ class VAE(Baseline):
         hidden: int = 500,
         likelihood: str = "bernoulli",
         init_std: float = 0.1,
-        grey_levels: int | None = None,
+        gray_levels: int | None = None,
         importance_draws: int = 0,
     ) -> None:
         super().__init__()
@@ -49,17 +52,17 @@ class VAE(Baseline):
             raise ValueError(f"likelihood must be 'bernoulli' or 'gaussian', got {likelihood!r}")
         if min(latent, hidden) < 1:
             raise ValueError(f"latent and hidden must be at least 1, got {latent} and {hidden}")
-        if importance_draws < 0 or (grey_levels is not None and grey_levels < 2):
+        if importance_draws < 0 or (gray_levels is not None and gray_levels < 2):
             raise ValueError(
-                "importance_draws must be at least 0, grey_levels at least 2 or None, "
-                f"got {importance_draws} and {grey_levels}"
+                "importance_draws must be at least 0, gray_levels at least 2 or None, "
+                f"got {importance_draws} and {gray_levels}"
             )
         self._arguments = dict(
             image_shape=list(image_shape), latent=latent, hidden=hidden, likelihood=likelihood, init_std=init_std
         )
-        self._arguments |= dict(grey_levels=grey_levels, importance_draws=importance_draws)
+        self._arguments |= dict(gray_levels=gray_levels, importance_draws=importance_draws)
         self.image_shape, self.latent, self.likelihood = tuple(image_shape), latent, likelihood
-        self.grey_levels, self.importance_draws = grey_levels, importance_draws
+        self.gray_levels, self.importance_draws = gray_levels, importance_draws
         pixels = prod(image_shape)
         self.encoder = nn.Sequential(nn.Linear(pixels, hidden), nn.Tanh(), nn.Linear(hidden, 2 * latent))
         outputs = pixels if likelihood == "bernoulli" else 2 * pixels
@@ -70,12 +73,12 @@ class VAE(Baseline):
                 nn.init.zeros_(layer.bias)
 
     def loss(self, image: torch.Tensor, **_) -> dict[str, torch.Tensor]:
-        """Minus the bound and its two parts, nats, means over the batch."""
+        """Compute the negative lower bound and its two terms, nats, means over the batch."""
         error, kl = self.bound_terms(image)
         return {"loss": (error + kl).mean(), "reconstruction": error.mean(), "kl": kl.mean()}
 
     def measure(self, image: torch.Tensor, **_) -> dict[str, torch.Tensor]:
-        """`elbo`: the lower bound on log p(image), nats, by one draw; `kl`; and `importance_bound_K` if asked for."""
+        """Measure `elbo`: the lower bound on log p(image) by one sample, nats; `kl`; `importance_bound_K` if K > 0."""
         error, kl = self.bound_terms(image)
         measures = {"elbo": -(error + kl), "kl": kl}
         if self.importance_draws:
@@ -84,16 +87,17 @@ class VAE(Baseline):
         return measures
 
     def bound_terms(self, image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """-log p(image | z) for one z drawn from q(z | image), and KL(q || p), (B,) nats each."""
+        """Compute -log p(image | z) for one z drawn from q(z | image), and KL(q || p); (B,) nats each."""
         image = self._with_noise(image)
         mean, log_variance = self.encode(image)
         decoded = self.decoder(gaussian_sample(mean, log_variance))
         return self._reconstruction_error(decoded, image.flatten(1)), gaussian_kl(mean, log_variance)
 
     def importance_bound(self, image: torch.Tensor, draws: int) -> torch.Tensor:
-        """Lower bound on log p(image), (B,) nats: log of the mean of p(image, z) / q(z | image) over draws from q.
+        """Estimate the importance-weighted lower bound on log p(image), (B,) nats.
 
-        With one draw it is the other bound, in the mean; each more brings it nearer to the truth.
+        It is the log of the mean of p(image, z) / q(z | image) over `draws` samples z from q. With one draw its
+        expectation is the bound of `bound_terms`; more draws bring it closer to log p(image).
 
         Source: Burda, Grosse and Salakhutdinov, "Importance weighted autoencoders", ICLR 2016, eq. 8.
         """
@@ -108,35 +112,33 @@ class VAE(Baseline):
         return torch.stack(weights).logsumexp(dim=0) - log(draws)
 
     def encode(self, image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Mean and log variance of q(z | image), (B, latent) each."""
+        """Predict mean and log variance of q(z | image), (B, latent) each, of images (B, C, H, W).
+
+        Raises:
+            ValueError: images of another shape than image_shape.
+        """
         if tuple(image.shape[1:]) != self.image_shape:
             raise ValueError(f"images must be (B, {', '.join(map(str, self.image_shape))}), got {tuple(image.shape)}")
         return self.encoder(image.flatten(1)).chunk(2, dim=1)
 
     def decode(self, z: torch.Tensor) -> torch.Tensor:
-        """Mean pictures (B, C, H, W), 0..1, of numbers (B, latent)."""
+        """Decode latent vectors (B, latent) to mean images (B, C, H, W), 0..1."""
         decoded = self.decoder(z)
         mean = decoded if self.likelihood == "bernoulli" else decoded.chunk(2, dim=1)[0]
         return mean.sigmoid().unflatten(1, self.image_shape)
 
     def pictures(self, image: torch.Tensor, **_) -> dict[str, np.ndarray]:
-        """`reconstructions`: pictures above what became of them; `samples`: made from numbers drawn from the prior."""
-        generator = torch.Generator(image.device).manual_seed(0)
-        z = torch.randn((64, self.latent), generator=generator, device=image.device)
-        back = self.decode(self.encode(image)[0])
-        return {
-            "reconstructions": picture_grid(torch.cat((image, back)), columns=len(image)),
-            "samples": picture_grid(self.decode(z), columns=8),
-        }
+        """Draw reconstructions and 64 samples; see `draw_reconstructions`."""
+        return draw_reconstructions(self, image, image, num_samples=64)
 
     def describe(self) -> dict:
         return {"system": "variational autoencoder", **self._arguments}
 
     def _with_noise(self, image: torch.Tensor) -> torch.Tensor:
-        """The image with its levels spread over 0..1 without gaps, if it holds levels."""
-        if self.grey_levels is None:
+        """Add noise of one gray level, so that the levels cover 0..1 without gaps; unchanged if gray_levels is None."""
+        if self.gray_levels is None:
             return image
-        return (image * (self.grey_levels - 1) + torch.rand_like(image)) / self.grey_levels
+        return (image * (self.gray_levels - 1) + torch.rand_like(image)) / self.gray_levels
 
     def _reconstruction_error(self, decoded: torch.Tensor, pixels: torch.Tensor) -> torch.Tensor:
         if self.likelihood == "bernoulli":

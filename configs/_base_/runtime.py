@@ -1,22 +1,22 @@
-"""What every run shares: how it logs, saves, validates and starts."""
+"""What every run shares: how it starts, logs and saves."""
 
 from mmengine.hooks import CheckpointHook, DistSamplerSeedHook, IterTimerHook, LoggerHook, ParamSchedulerHook
 from mmengine.hooks import RuntimeInfoHook
 from mmengine.visualization import LocalVisBackend, TensorboardVisBackend, Visualizer
 
-from cmp.engine.hooks import PlainCheckpoint, PredictionPictures, ProgressBar
-from cmp.engine.loops import PropagationValLoop
-from cmp.engine.metrics import FlowMetric
-
 default_scope = None
 launcher = "none"
-env_cfg = dict(cudnn_benchmark=True, mp_cfg=dict(opencv_num_threads=1), dist_cfg=dict(backend="nccl"))
+env_cfg = dict(
+    cudnn_benchmark=True,
+    mp_cfg=dict(opencv_num_threads=1),
+    dist_cfg=dict(backend="nccl", timeout=600),  # s that a process may keep the others waiting; then the run ends
+)
 randomness = dict(seed=0)
 log_processor = dict(
     by_epoch=False,
     window_size=20,
     log_with_hierarchy=True,  # train/loss is not val/loss
-    mean_pattern=r"^(?!val/).*(loss|time|grad_norm)",  # means over the window; a validation stands for itself
+    mean_pattern=r"^(?!val/).*(loss|time|grad_norm)",  # means over the window; a validation is logged as it is
 )
 log_level = "INFO"
 compile = False  # True or torch.compile's arguments; the first steps then take minutes
@@ -32,8 +32,4 @@ default_hooks = dict(
     checkpoint=dict(type=CheckpointHook, by_epoch=False, interval=1000, max_keep_ckpts=3, save_last=True),
     sampler_seed=dict(type=DistSamplerSeedHook),
 )
-custom_hooks = [dict(type=PlainCheckpoint), dict(type=PredictionPictures), dict(type=ProgressBar)]
 visualizer = dict(type=Visualizer, vis_backends=[dict(type=LocalVisBackend), dict(type=TensorboardVisBackend)])
-
-val_cfg = dict(type=PropagationValLoop)
-val_evaluator = dict(type=FlowMetric)

@@ -1,7 +1,7 @@
 """Multi-scale prediction without discriminators on clips of 64 px, 1,000 steps; minutes on two CPU cores.
 
 Run:     python tools/train.py THIS_FILE --data VIDEOS
-Source:  Mathieu, Couprie and LeCun, ICLR 2016; an eighth of its widths and less deep.
+Source:  Mathieu, Couprie and LeCun, ICLR 2016; an eighth of its widths and fewer layers.
 """
 
 from mmengine.config import read_base
@@ -9,9 +9,10 @@ from mmengine.config import read_base
 from cmp.baselines.multi_scale import MultiScalePredictor
 
 with read_base():
-    from .._base_.baseline import *
     from .._base_.datasets.clips import *
+    from .._base_.runtime import *
     from .._base_.schedules.adamw_1k import *
+    from .._base_.validation.baselines import *
 
 model = dict(
     type=MultiScalePredictor,

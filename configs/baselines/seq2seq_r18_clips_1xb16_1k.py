@@ -1,8 +1,8 @@
-"""ConvLSTM sequence to sequence with a ResNet-18 that sees the frames, 96 px, 1,000 steps: to compare encoders.
+"""ConvLSTM sequence to sequence with a ResNet-18 as encoder, 96 px, 1,000 steps: to compare encoders.
 
 Run:     python tools/train.py THIS_FILE --data VIDEOS
-Source:  ours: encoder, optimizer and length are the same for all that is compared. Three frames to one instead of four
-         to four, each of which costs the encoder a pass.
+Source:  ours: encoder, optimizer and length are the same for all systems in the comparison. Three frames to one instead
+         of four to four, because each frame costs a pass of the encoder.
 """
 
 from mmengine.config import read_base
@@ -11,9 +11,10 @@ from cmp.baselines.seq2seq import ConvLSTMSeq2Seq
 from cmp.models import PyramidResNet
 
 with read_base():
-    from .._base_.baseline import *
     from .._base_.datasets.clips import *
+    from .._base_.runtime import *
     from .._base_.schedules.adamw_encoder_1k import *
+    from .._base_.validation.baselines import *
 
 model = dict(
     type=ConvLSTMSeq2Seq,
@@ -23,6 +24,7 @@ model = dict(
     kernel=5,
     image_encoder=dict(type=PyramidResNet, depth=18, top_stride=4, out_channels=64),
 )
-train_dataloader.update(dataset=dict(num_frames=4, short_side_px=120, size_px=96))
-val_dataloader.update(dataset=dict(num_frames=5, short_side_px=120, size_px=96))
+FRAMES = dict(short_side_px=120, size_px=96)
+train_dataloader.update(dataset=dict(FRAMES, num_frames=4))
+val_dataloader.update(dataset=dict(FRAMES, num_frames=5))
 default_hooks.update(logger=dict(interval=50), checkpoint=dict(interval=500, max_keep_ckpts=2))

@@ -11,11 +11,13 @@ from mmengine.config import read_base
 from cmp.baselines.seq2seq import ConvLSTMSeq2Seq
 
 with read_base():
-    from .._base_.baseline import *
     from .._base_.datasets.clips import *
+    from .._base_.runtime import *
     from .._base_.schedules.adam_100k import *
+    from .._base_.validation.baselines import *
 
 model = dict(type=ConvLSTMSeq2Seq, given=4, trained=4, width=64, kernel=5)
-train_dataloader.update(num_workers=4, dataset=dict(short_side_px=64, size_px=64, val_share=0.1))
-val_dataloader.update(num_workers=2, dataset=dict(short_side_px=64, size_px=64, val_share=0.1, max_clips=2000))
+FRAMES = dict(short_side_px=64, size_px=64, val_share=0.1)
+train_dataloader.update(num_workers=4, dataset=FRAMES)
+val_dataloader.update(num_workers=2, dataset=dict(FRAMES, max_clips=2000))
 default_hooks.update(logger=dict(interval=100), checkpoint=dict(interval=5000, max_keep_ckpts=2))

@@ -1,7 +1,7 @@
 """Visual Dynamics on pairs of frames of 64 px, a quarter of its widths, 1,000 steps; minutes on two CPU cores.
 
 Run:     python tools/train.py THIS_FILE --data VIDEOS
-Source:  Xue et al., NIPS 2016; 32 numbers for a motion instead of 3,200, and beta, are ours.
+Source:  Xue et al., NIPS 2016; a latent size of 32 instead of 3,200, and beta, are ours.
 """
 
 from mmengine.config import read_base
@@ -9,9 +9,10 @@ from mmengine.config import read_base
 from cmp.baselines.visual_dynamics import VisualDynamics
 
 with read_base():
-    from .._base_.baseline import *
     from .._base_.datasets.clips import *
+    from .._base_.runtime import *
     from .._base_.schedules.adamw_1k import *
+    from .._base_.validation.baselines import *
 
 model = dict(
     type=VisualDynamics,
@@ -25,6 +26,7 @@ model = dict(
     kernel_width=32,
     decoder_width=32,
 )
-train_dataloader.update(dataset=dict(num_frames=2))
-val_dataloader.update(dataset=dict(num_frames=2))
+FRAMES = dict(num_frames=2)
+train_dataloader.update(dataset=FRAMES)
+val_dataloader.update(dataset=FRAMES)
 default_hooks.update(logger=dict(interval=50), checkpoint=dict(interval=500, max_keep_ckpts=2))

@@ -1,7 +1,8 @@
-"""Visual Dynamics with a ResNet-18 for the image, pairs of frames of 96 px, 1,000 steps: to compare encoders.
+"""Visual Dynamics with a ResNet-18 as image encoder, pairs of frames of 96 px, 1,000 steps: to compare encoders.
 
 Run:     python tools/train.py THIS_FILE --data VIDEOS
-Source:  ours: encoder, optimizer and length are the same for all that is compared; the rest after Xue et al., 2016.
+Source:  ours: encoder, optimizer and length are the same for all systems in the comparison; the rest after Xue et al.,
+         2016.
 """
 
 from mmengine.config import read_base
@@ -10,9 +11,10 @@ from cmp.baselines.visual_dynamics import VisualDynamics
 from cmp.models import PyramidResNet
 
 with read_base():
-    from .._base_.baseline import *
     from .._base_.datasets.clips import *
+    from .._base_.runtime import *
     from .._base_.schedules.adamw_encoder_1k import *
+    from .._base_.validation.baselines import *
 
 model = dict(
     type=VisualDynamics,
@@ -26,6 +28,7 @@ model = dict(
     decoder_width=64,
     image_encoder=dict(type=PyramidResNet, depth=18, top_stride=4, out_channels=64),
 )
-train_dataloader.update(dataset=dict(num_frames=2, short_side_px=120, size_px=96))
-val_dataloader.update(dataset=dict(num_frames=2, short_side_px=120, size_px=96))
+FRAMES = dict(num_frames=2, short_side_px=120, size_px=96)
+train_dataloader.update(dataset=FRAMES)
+val_dataloader.update(dataset=FRAMES)
 default_hooks.update(logger=dict(interval=50), checkpoint=dict(interval=500, max_keep_ckpts=2))

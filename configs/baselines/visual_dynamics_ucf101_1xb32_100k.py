@@ -1,9 +1,9 @@
-"""Visual Dynamics at the published widths, pairs of frames of 128 px, 3,200 numbers for a motion. Not run here.
+"""Visual Dynamics at the published widths, pairs of frames of 128 px, latent size 3,200. Not run here.
 
 Run:     python tools/train.py THIS_FILE --data UCF-101
 Expect:  not measured
-Source:  Xue et al., NIPS 2016: widths, kernels, Adam with 0.001, batch 32. It doubles beta while it trains; here beta
-         stands still. Its data sets were of exercises and sprites.
+Source:  Xue et al., NIPS 2016: widths, kernels, Adam with 0.001, batch 32. It doubles beta during training; here beta
+         is constant. Its data sets were of exercises and sprites.
 """
 
 from mmengine.config import read_base
@@ -11,9 +11,10 @@ from mmengine.config import read_base
 from cmp.baselines.visual_dynamics import VisualDynamics
 
 with read_base():
-    from .._base_.baseline import *
     from .._base_.datasets.clips import *
+    from .._base_.runtime import *
     from .._base_.schedules.adam_100k import *
+    from .._base_.validation.baselines import *
 
 model = dict(
     type=VisualDynamics,
@@ -27,10 +28,7 @@ model = dict(
     decoder_width=128,
     stored=1000,
 )
-train_dataloader.update(
-    batch_size=32, num_workers=4, dataset=dict(num_frames=2, short_side_px=128, size_px=128, val_share=0.1)
-)
-val_dataloader.update(
-    num_workers=2, dataset=dict(num_frames=2, short_side_px=128, size_px=128, val_share=0.1, max_clips=2000)
-)
+FRAMES = dict(num_frames=2, short_side_px=128, size_px=128, val_share=0.1)
+train_dataloader.update(batch_size=32, num_workers=4, dataset=FRAMES)
+val_dataloader.update(num_workers=2, dataset=dict(FRAMES, max_clips=2000))
 default_hooks.update(logger=dict(interval=100), checkpoint=dict(interval=5000, max_keep_ckpts=2))

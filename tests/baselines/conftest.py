@@ -16,7 +16,7 @@ def write_idx(path, values):
 
 @pytest.fixture(scope="session")
 def digits_folder(tmp_path_factory):
-    """A folder like MNIST's, with 40 and 12 pictures of a bright bar in one of ten places on black."""
+    """A folder like MNIST's, with 40 and 12 images of a bright bar in one of ten places on black."""
     folder = tmp_path_factory.mktemp("digits")
     for name, count in (("train", 40), ("t10k", 12)):
         labels = np.arange(count) % 10
@@ -30,7 +30,7 @@ def digits_folder(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def videos_folder(tmp_path_factory):
-    """Six short videos of a bright square that slides over a coloured ground, each another way."""
+    """Six short videos of a bright square that slides over a colored ground, each in another way."""
     folder = tmp_path_factory.mktemp("videos")
     for number in range(6):
         ground = np.linspace(40, 140, 32 * 40 * 3).reshape(32, 40, 3).astype(np.uint8)

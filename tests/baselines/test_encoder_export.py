@@ -36,7 +36,7 @@ def test_the_encoder_is_taken_out_of_a_checkpoint_with_what_its_input_is(build, 
 
 
 @pytest.mark.parametrize("build", SYSTEMS)
-def test_the_encoder_sees_frames_as_they_are_normalised_for_export(build):
+def test_the_encoder_sees_frames_as_they_are_normalized_for_export(build):
     model = build().eval()
     seen = []
     model.image_encoder.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))

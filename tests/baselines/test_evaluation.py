@@ -38,12 +38,12 @@ def test_each_sample_gets_its_own_measures_without_gradients():
     assert calls[1][1] == dict(batch_idx=4, data_batch=batch, outputs=seen)
 
 
-def test_pictures_and_films_are_of_the_first_samples_of_each_validations_first_batch(tmp_path):
+def test_images_and_animations_are_of_the_first_samples_of_each_validations_first_batch(tmp_path):
     def pictures(frames, label):
         assert not torch.is_grad_enabled()
         return dict(
             sheet=np.full((6, 8, 3), int(frames.sum()), np.uint8),
-            film=np.stack([np.full((16, 24, 3), int(value), np.uint8) for value in label]),
+            animation=np.stack([np.full((16, 24, 3), int(value), np.uint8) for value in label]),
         )
 
     shown = []
@@ -61,7 +61,7 @@ def test_pictures_and_films_are_of_the_first_samples_of_each_validations_first_b
         hook.after_val_epoch(runner, {})
     assert shown == [("sheet", 10 + 11, 3), ("sheet", 20 + 21, 6)]
     for step in (3, 6):
-        with open_video(tmp_path / "vis_data" / "vis_image" / f"film_{step}.gif") as reader:
+        with open_video(tmp_path / "vis_data" / "vis_image" / f"animation_{step}.gif") as reader:
             frames = [frame.image for frame in reader.read(range(reader.num_frames))]
             assert reader.fps == pytest.approx(10)
         assert [frame.shape for frame in frames] == [(16, 24, 3)] * 2

@@ -82,7 +82,7 @@ def test_the_last_frame_is_copied():
     assert torch.equal(copy_last(frames, 2), torch.stack((frames[:, 2], frames[:, 2]), dim=1))
 
 
-def test_pixels_move_where_the_picture_does():
+def test_pixels_move_where_the_texture_does():
     frames = sliding((0, 0), 3, height=48, width=64).flip(3)
     texture = sliding((0, 0), 1, height=20, width=20)[:, 0]
     for t in range(3):

@@ -4,10 +4,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from cmp.baselines.drawing.grid import image_grid
 from cmp.baselines.frame_vae import FrameVAE
 from cmp.baselines.gaussian_kl import gaussian_kl
-from cmp.baselines.sheet import picture_grid
 from cmp.export.backbone import read_backbone
+from cmp.models.backbones import ImageFeatures
 
 ENCODER = dict(type="PyramidResNet", depth=18, top_stride=4, out_channels=8)
 
@@ -22,7 +23,7 @@ def clips(batch=3, side=32, seed=0):
     return torch.randint(0, 256, (batch, 2, 3, side, side), dtype=torch.uint8, generator=generator)
 
 
-def test_the_reconstruction_term_is_minus_the_log_density_of_the_first_frames_colours():
+def test_the_reconstruction_term_is_minus_the_log_density_of_the_first_frames_colors():
     model, frames = small().eval(), clips()
     torch.manual_seed(5)
     terms = model.bound_terms(frames)
@@ -39,8 +40,8 @@ def test_the_reconstruction_term_is_minus_the_log_density_of_the_first_frames_co
     losses = model(mode="loss", frames=frames, video=None)
     torch.testing.assert_close(losses["loss"], -measures["elbo"].mean())
     torch.testing.assert_close(losses["kl"], terms["kl"].mean())
-    for psnr, picture, frame in zip(measures["psnr"], decoded, frames[:, 0]):
-        assert psnr.item() == pytest.approx(-10 * ((picture - frame / 255) ** 2).mean().log10().item(), rel=1e-4)
+    for psnr, decoded_frame, frame in zip(measures["psnr"], decoded, frames[:, 0]):
+        assert psnr.item() == pytest.approx(-10 * ((decoded_frame - frame / 255) ** 2).mean().log10().item(), rel=1e-4)
 
 
 def test_with_no_error_to_speak_of_the_best_variance_is_the_mean_square_error():
@@ -76,18 +77,32 @@ def test_every_parameter_gets_a_gradient():
     assert [name for name, p in model.named_parameters() if p.grad is None or not p.grad.any()] == []
 
 
-def test_one_batch_is_learned_by_heart():
+class TwoLayers(torch.nn.Module):
+    """A small image encoder that learns quickly."""
+
+    channels, strides = dict(top=16), dict(top=4)
+
+    def __init__(self):
+        super().__init__()
+        self.stem, self.top = torch.nn.Conv2d(3, 16, 3, 2, 1), torch.nn.Conv2d(16, 16, 3, 2, 1)
+
+    def forward(self, image):
+        return ImageFeatures(self.top(self.stem(image).relu()).relu())
+
+
+def test_one_batch_is_learned_by_heart(monkeypatch):
+    monkeypatch.setattr("cmp.baselines.frame_vae.build_image_encoder", lambda _: TwoLayers())
     model = small(16)
-    colours = torch.tensor([[30, 200, 90], [220, 40, 160]], dtype=torch.uint8)
-    frames = colours[:, None, :, None, None].repeat(1, 2, 1, 16, 16)
+    colors = torch.tensor([[30, 200, 90], [220, 40, 160]], dtype=torch.uint8)
+    frames = colors[:, None, :, None, None].repeat(1, 2, 1, 16, 16)
     frames[0, :, :, :8] = 128
     optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
-    for _ in range(20):
+    for _ in range(60):
         optimizer.zero_grad()
         terms = model.bound_terms(frames)
         terms["squared_error"].mean().backward()
         optimizer.step()
-    assert terms["squared_error"].max() < 0.005  # the same colour all over each frame: 0.02
+    assert terms["squared_error"].max() < 0.005  # the same color all over each frame: 0.02
 
 
 def test_the_encoder_is_taken_out_of_a_checkpoint_with_what_its_input_wants(tmp_path):
@@ -100,7 +115,7 @@ def test_the_encoder_is_taken_out_of_a_checkpoint_with_what_its_input_wants(tmp_
     image = torch.randn(1, 3, 64, 64)
     with torch.no_grad():
         expected, found = model.image_encoder.eval()(image), backbone.encoder(image)
-    torch.testing.assert_close(found.stage4, expected.stage4)
+    torch.testing.assert_close(found[-1], expected.stage4)
 
 
 def test_pictures_are_the_same_each_time_as_wide_as_the_batch_and_samples_of_the_prior():
@@ -110,7 +125,7 @@ def test_pictures_are_the_same_each_time_as_wide_as_the_batch_and_samples_of_the
     assert all((first[name] == second[name]).all() for name in first)
     assert first["reconstructions"].shape == (2 * (32 + 2) + 2, 3 * (32 + 2) + 2, 3)
     samples = model.decode(torch.randn((16, 4), generator=torch.Generator().manual_seed(0)))
-    assert (first["samples"] == picture_grid(samples, columns=8)).all() and samples.std(dim=0).max() > 0.05
+    assert (first["samples"] == image_grid(samples, columns=8)).all() and samples.std(dim=0).max() > 0.05
 
 
 def test_what_does_not_fit_is_refused():

@@ -13,14 +13,14 @@ def numbers(seed=0, batch=3):
 
 
 def by_loop(raw, size, height, width):
-    """Filters and intensity of one picture, as the published equations say them."""
+    """Filters and intensity of one image, as in the published equations."""
     x, y, log_variance, log_distance, log_intensity = raw.tolist()
     distance = (max(height, width) - 1) / (size - 1) * exp(log_distance)
     banks = []
-    for length, centre in ((height, (height + 1) / 2 * (y + 1)), (width, (width + 1) / 2 * (x + 1))):
+    for length, center in ((height, (height + 1) / 2 * (y + 1)), (width, (width + 1) / 2 * (x + 1))):
         bank = torch.zeros(size, length, dtype=torch.float64)
         for i in range(1, size + 1):
-            mean = centre + (i - size / 2 - 0.5) * distance
+            mean = center + (i - size / 2 - 0.5) * distance
             for a in range(1, length + 1):
                 bank[i - 1, a - 1] = exp(-((a - mean) ** 2) / (2 * exp(log_variance)))
             bank[i - 1] /= max(bank[i - 1].sum().item(), 1e-8)
@@ -31,9 +31,9 @@ def by_loop(raw, size, height, width):
 def test_filters_reading_and_writing_equal_loops_over_the_published_equations():
     raw, size = numbers(), 3
     window = window_from(raw, size, HEIGHT, WIDTH)
-    picture = torch.rand(3, 2, HEIGHT, WIDTH, dtype=torch.float64)
+    image = torch.rand(3, 2, HEIGHT, WIDTH, dtype=torch.float64)
     patch = torch.rand(3, 2, size, size, dtype=torch.float64)
-    seen, painted = window.read(picture, size), window.write(patch, HEIGHT, WIDTH)
+    seen, painted = window.read(image, size), window.write(patch, HEIGHT, WIDTH)
     for b in range(3):
         rows, columns, intensity = by_loop(raw[b], size, HEIGHT, WIDTH)
         for found, expected in zip(window.filters(size, HEIGHT, WIDTH), (rows, columns)):
@@ -42,7 +42,7 @@ def test_filters_reading_and_writing_equal_loops_over_the_published_equations():
             for i in range(size):
                 for j in range(size):
                     weights = rows[i][:, None] * columns[j][None]
-                    torch.testing.assert_close(seen[b, c, i, j], intensity * (weights * picture[b, c]).sum())
+                    torch.testing.assert_close(seen[b, c, i, j], intensity * (weights * image[b, c]).sum())
             expected = sum(
                 patch[b, c, i, j] * rows[i][:, None] * columns[j][None] for i in range(size) for j in range(size)
             )
@@ -68,12 +68,12 @@ def test_x_moves_the_window_along_columns_and_y_along_rows():
         assert (filters[0].mean(dim=0) * pixels).sum().item() == pytest.approx(middle, abs=0.01)
 
 
-def test_a_window_of_one_filter_sees_the_centre_and_its_distance_gets_no_gradient():
+def test_a_window_of_one_filter_sees_the_center_and_its_distance_gets_no_gradient():
     raw = torch.zeros(1, 5, dtype=torch.float64, requires_grad=True)
     window = window_from(raw, 1, HEIGHT, WIDTH)
-    picture = torch.zeros(1, 1, HEIGHT, WIDTH, dtype=torch.float64)
-    picture[0, 0, 2, 3] = 1
-    seen = window.read(picture, 1)
+    image = torch.zeros(1, 1, HEIGHT, WIDTH, dtype=torch.float64)
+    image[0, 0, 2, 3] = 1
+    seen = window.read(image, 1)
     assert seen.isfinite().all() and seen.item() == pytest.approx(
         1 / (1 + 2 * exp(-0.5) + 2 * exp(-2)) / (1 + 2 * exp(-0.5) + 2 * exp(-2) + 2 * exp(-4.5))
     )
@@ -88,12 +88,12 @@ def test_a_window_far_outside_sees_nothing_and_has_finite_gradients():
     assert (seen == 0).all() and raw.grad.isfinite().all()
 
 
-def test_a_centre_between_pixels_shares_its_weight():
+def test_a_center_between_pixels_shares_its_weight():
     half = torch.tensor([2.5])
     bank = gaussian_filters(half, torch.tensor([1.0]), torch.tensor([0.25]), 1, 4)
     assert bank[0, 0, 1] == bank[0, 0, 2] > 0.4
 
 
 def test_a_window_without_filters_is_refused():
-    with pytest.raises(ValueError, match="at least 1 filter to a side, got 0"):
+    with pytest.raises(ValueError, match="at least 1 filter per side, got 0"):
         window_from(torch.zeros(1, 5), 0, 3, 4)

@@ -11,7 +11,7 @@ BY_HAND = {1.0: 10 + 3, 2.0: (4 + 9 + 9 + 4) + (4 + 1)}
 
 
 @pytest.mark.parametrize("alpha", BY_HAND)
-def test_a_picture_of_3_x_4_px_by_hand(alpha):
+def test_an_image_of_3_x_4_px_by_hand(alpha):
     pair = PREDICTED.expand(2, 3, 3, 4).clone(), TARGET.expand(2, 3, 3, 4).clone()
     pair[0][1] = pair[1][1]
     assert gradient_difference(*pair, alpha).tolist() == [3 * BY_HAND[alpha], 0]

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from cmp.baselines.image_encoder import build_image_encoder, describe_image_encoder, normalise_frames
+from cmp.baselines.image_encoder import build_image_encoder, describe_image_encoder, normalize_frames
 from cmp.baselines.local_motion import LocalMotion
 from cmp.baselines.video_autoencoder import VideoAutoencoder
 from cmp.export.backbone import read_backbone
@@ -19,13 +19,13 @@ def test_an_encoder_is_built_and_described_by_its_class_or_name(kind):
     assert type(build_image_encoder(described["image_encoder"])) is PyramidResNet
 
 
-def test_frames_are_normalised_as_described():
+def test_frames_are_normalized_as_described():
     frames = torch.randint(0, 256, (2, 3, 4, 5), dtype=torch.uint8)
     described = describe_image_encoder(dict(type=PyramidResNet))
     for channel, (mean, std) in enumerate(zip(described["mean"], described["std"])):
         expected = (frames[:, channel].double() - mean) / std
-        torch.testing.assert_close(normalise_frames(frames)[:, channel].double(), expected, atol=1e-5, rtol=0)
-    torch.testing.assert_close(normalise_frames(frames.float()), normalise_frames(frames))
+        torch.testing.assert_close(normalize_frames(frames)[:, channel].double(), expected, atol=1e-5, rtol=0)
+    torch.testing.assert_close(normalize_frames(frames.float()), normalize_frames(frames))
 
 
 @pytest.mark.parametrize("kind", [CMP, "Linear", None])

@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from mmengine.dataset import default_collate
 
-from cmp.baselines.local_motion import LocalMotion, UNet, spread
+from cmp.baselines.local_motion import LocalMotion, UNet, ranked_above, spread
 from cmp.datasets.moving_digits import MovingDigits, motion_class, move
 from cmp.flow import flow_to_color
 
@@ -25,7 +25,7 @@ def labels(*shape):
 
 
 @pytest.mark.parametrize("max_shift", [1, 2, 3])
-def test_shares_of_one_shift_move_a_picture_by_that_many_pixels(max_shift):
+def test_shares_of_one_shift_move_an_image_by_that_many_pixels(max_shift):
     image = noise(1, 1, 9, 11)
     for dy in range(-max_shift, max_shift + 1):
         for dx in range(-max_shift, max_shift + 1):
@@ -54,32 +54,32 @@ def test_spreading_is_a_convolution_with_one_hot_kernels():
     torch.testing.assert_close(spread(image, shares, 1), F.conv2d(image * shares, kernels, padding=1))
 
 
-class Told(LocalMotion):
-    """Says what it was told."""
+class Known(LocalMotion):
+    """Predicts the shares that it is given."""
 
     def shares(self, frames):
-        return self.told
+        return self.known
 
 
-def told(digit, dx, dy):
+def known(digit, dx, dy):
     """A model that knows the motion of a digit in front of a still background, and the digit's frames."""
     frames = torch.from_numpy(np.stack([move(digit, k * dx, k * dy) for k in (-2, -1, 0, 1, 2)]))
     still = motion_class(0, 0, 2)
     classes = [torch.where(frames[1] > 0, motion_class(dx, dy, 2), still)]
     classes.append(torch.where(frames[3] > 0, motion_class(-dx, -dy, 2), still))
-    model = Told(max_shift=2, width=4, levels=2)
+    model = Known(max_shift=2, width=4, levels=2)
     shares = F.one_hot(torch.stack(classes), 25).permute(0, 3, 1, 2).float()[:, None]
     # background that will be covered disappears
     for side in (0, 1):
         shares[side, 0, still, (frames[2] > 0) & (classes[side] == still)] = 0
-    model.told = shares
+    model.known = shares
     return model, frames[None, :, None], classes
 
 
 def test_true_motion_and_disappearance_make_the_frame_between_and_show_the_flow():
     digit = np.zeros((12, 14), np.float32)
     digit[4:8, 5:9] = np.random.default_rng(0).uniform(0.5, 1, (4, 4))
-    model, frames, classes = told(digit, 2, -1)
+    model, frames, classes = known(digit, 2, -1)
     made = model.rebuild(frames)
     for side in ("forward", "backward", "blend"):
         torch.testing.assert_close(made[side], frames[:, 2])
@@ -100,16 +100,16 @@ def test_true_motion_and_disappearance_make_the_frame_between_and_show_the_flow(
     assert model.measure(frames)["shift"].item() == pytest.approx(16 * 5**0.5 / 168)
 
 
-def test_pictures_paint_labels_and_expected_flow_by_where_things_go():
+def test_pictures_color_labels_and_expected_flow_by_the_direction_of_motion():
     digit = np.zeros((12, 14), np.float32)
     digit[4:8, 5:9] = np.random.default_rng(0).uniform(0.5, 1, (4, 4))
-    model, frames, classes = told(digit, 2, -1)
+    model, frames, classes = known(digit, 2, -1)
     sheet = model.pictures(frames, *[c[None] for c in classes])["motion"]  # pixels four times as large
     columns = [sheet[2:50:4, 2 + 58 * k : 58 + 58 * k : 4] for k in range(12)]
     for k, side, way in ((3, 0, (2, -1)), (4, 0, (2, -1)), (6, 1, (-2, 1))):
         moving = (classes[side] != 12).numpy()
-        colour = flow_to_color(np.array([[way]], np.float32), max_flow_px=2 * 2**0.5)[0, 0]
-        assert (columns[k][moving] == colour).all() and (columns[k][~moving] == 255).all()
+        color = flow_to_color(np.array([[way]], np.float32), max_flow_px=2 * 2**0.5)[0, 0]
+        assert (columns[k][moving] == color).all() and (columns[k][~moving] == 255).all()
     for k, image in ((0, 0), (1, 1), (2, 2), (8, 2), (9, 2), (10, 2)):
         np.testing.assert_allclose(columns[k], 255 * frames[0, image, 0, :, :, None].expand(-1, -1, 3), atol=0.51)
     for k, side in ((5, 0), (7, 1)):
@@ -236,7 +236,7 @@ def test_one_batch_is_learned_by_heart(setting):
     assert loss.item() < 0.025 * start
 
 
-def test_an_image_encoder_sees_normalised_frames_and_its_cells_are_moved():
+def test_an_image_encoder_sees_normalized_frames_and_its_cells_are_moved():
     model = small(image_channels=3, image_encoder=ENCODER, levels=2).eval()
     frames = (255 * noise(2, 5, 3, 32, 48)).byte()
     seen = []
@@ -289,7 +289,7 @@ def test_a_side_of_the_unets_map_may_be_odd():
     assert UNet(3, 4, 2)(noise(1, 3, 7, 10)).shape == (1, 8, 7, 10)
 
 
-def test_pictures_are_the_same_each_time_and_as_wide_as_what_there_is_to_see():
+def test_pictures_are_the_same_each_time_and_as_wide_as_their_columns():
     model, frames = small().eval(), noise(2, 5, 1, 8, 12)
     first, second = (model.pictures(frames, labels(2, 8, 12))["motion"] for _ in range(2))
     assert np.array_equal(first, second)
@@ -302,7 +302,7 @@ def test_labels_of_another_range_of_shifts_are_refused_as_the_digits_say_it(digi
     batch = default_collate([MovingDigits([str(digits_folder)], max_shift_px=2)[i] for i in range(2)])
     model = LocalMotion(max_shift=3, width=2, two_sided=False)
     for call in (model.loss, model.measure):
-        with pytest.raises(ValueError, match=r"max_shift is 3, but labels are of shifts up to \[2\] px"):
+        with pytest.raises(ValueError, match=r"max_shift is 3, but the labels express shifts up to \[2\] px"):
             call(**batch)
     LocalMotion(max_shift=2, width=2, two_sided=False).loss(**batch)
 
@@ -326,3 +326,57 @@ def test_what_does_not_fit_is_refused():
         small(supervised=True, disappear="none").loss(noise(2, 5, 1, 8, 8), labels(2, 8, 8))
     with pytest.raises(ValueError, match="shares must be"):
         spread(noise(1, 1, 4, 4), noise(1, 9, 4, 4), 2)
+
+
+def test_being_ranked_above_is_counted_over_all_pairs_of_a_marked_and_another_cell():
+    values = torch.tensor([[[0.1, 0.5, 0.5], [0.9, 0.2, 0.0]], [[0.0] * 3] * 2, [[1.0] * 3] * 2])
+    marked = torch.tensor([[[False, True, False], [True, False, False]], [[True] * 3, [False] * 3], [[False] * 3] * 2])
+    # 0.5 is above 0.1, 0.2 and 0.0 and equal to 0.5; 0.9 is above all four
+    found = ranked_above(values, marked)
+    assert found[:2].tolist() == [7.5 / 8, 0.5] and found[2].isnan()
+
+
+def occluded():
+    """A model that knows a digit's motion, its frames, and what the digit covers; the blend prefers what arrives."""
+    digit = np.zeros((12, 14), np.float32)
+    digit[4:8, 5:9] = np.random.default_rng(0).uniform(0.5, 1, (4, 4))
+    model, frames, classes = known(digit, 2, -1)
+    with torch.no_grad():
+        model.blend.weight.copy_(torch.tensor([20.0, -20.0]).view(1, 2, 1, 1))
+        model.blend.bias.zero_()
+    before, middle, after = (frames[0, k, 0] > 0 for k in (1, 2, 3))
+    covered = torch.stack((middle & ~before, middle & ~after))[None]
+    side = (~middle & ~before & after).to(torch.int8) - (~middle & before & ~after).to(torch.int8)
+    return model, frames, [c[None] for c in classes], covered, side[None]
+
+
+def test_disappearance_and_attention_are_measured_where_something_is_covered_or_one_sided():
+    model, frames, classes, covered, side = occluded()
+    measures = model.measure(frames, *classes, covered=covered, visible_side=side)
+    assert measures["disappear_auc"].item() == 1 and measures["attention_right"].item() == 1
+    swapped = model.measure(frames, *classes, covered=~covered, visible_side=-side)
+    assert swapped["disappear_auc"].item() == 0 and swapped["attention_right"].item() == 0
+    nothing = model.measure(frames, *classes, covered=covered & False, visible_side=0 * side)
+    assert nothing["disappear_auc"].isnan() and nothing["attention_right"].isnan()
+    assert set(model.measure(frames, *classes)) == {"accuracy", "accuracy_moving", "accuracy_still"}
+    for setting in (dict(disappear="none"), dict(disappear="none", supervised=True)):
+        measured = small(**setting).measure(noise(1, 5, 1, 8, 12), labels(1, 8, 12), labels(1, 8, 12), covered=covered)
+        assert "disappear_auc" not in measured
+
+
+def test_disappearance_and_attention_are_drawn_next_to_the_truth():
+    model, frames, _, covered, side = occluded()
+    pictures = model.pictures(frames, covered=covered, visible_side=side)
+    cells = {
+        name: [pictures[name][2:50:4, 2 + 58 * k : 58 + 58 * k : 4, 0] for k in range(count)]
+        for name, count in (("disappear", 6), ("attention", 3))
+    }
+    for k in (0, 1):
+        np.testing.assert_allclose(cells["disappear"][3 * k], 255 * frames[0, 1 + 2 * k, 0], atol=0.51)
+        assert np.array_equal(cells["disappear"][3 * k + 1], 255 * covered[0, k].numpy())  # it knows
+        assert np.array_equal(cells["disappear"][3 * k + 2], 255 * covered[0, k].numpy())
+    shown, truth = cells["attention"][1:]
+    assert (shown[side[0] == 1] == 255).all() and (shown[side[0] == -1] == 0).all()
+    assert (truth[side[0] == 1] == 255).all() and (truth[side[0] == -1] == 0).all()
+    assert (np.abs(truth[side[0] == 0].astype(int) - 127) <= 1).all()
+    assert set(small(two_sided=False, disappear="none").pictures(noise(1, 3, 1, 8, 12))) == {"motion"}

@@ -4,7 +4,7 @@ import torch
 from cmp.baselines.masked_convolution import MaskedConv2d, MultiplicativeUnit, ResidualMultiplicativeBlock
 
 
-def by_loop(layer, x, mask, colours, gates):
+def by_loop(layer, x, mask, colors, gates):
     """A masked convolution, weight by weight."""
     kernel, dilation = layer.kernel_size[0], layer.dilation[0]
     batch, entering, height, width = x.shape
@@ -12,13 +12,13 @@ def by_loop(layer, x, mask, colours, gates):
     out = layer.bias[None, :, None, None].expand(batch, leaving, height, width).clone()
     for o in range(leaving):
         part = leaving // gates
-        colour = (o % part) * colours // part
+        color = (o % part) * colors // part
         for i in range(entering):
             for dy in range(-(kernel // 2), kernel // 2 + 1):
                 for dx in range(-(kernel // 2), kernel // 2 + 1):
-                    other = i * colours // entering
+                    other = i * colors // entering
                     before = dy < 0 or (dy == 0 and dx < 0)
-                    own = (dy, dx) == (0, 0) and (other < colour if mask == "A" else other <= colour)
+                    own = (dy, dx) == (0, 0) and (other < color if mask == "A" else other <= color)
                     if mask is not None and not (before or own):
                         continue
                     weight = layer.weight[o, i, dy + kernel // 2, dx + kernel // 2]
@@ -32,15 +32,15 @@ def by_loop(layer, x, mask, colours, gates):
 
 @pytest.mark.parametrize("mask", ["A", "B", None])
 @pytest.mark.parametrize(
-    "entering, leaving, kernel, colours, gates, dilation",
+    "entering, leaving, kernel, colors, gates, dilation",
     [(1, 2, 3, 1, 1, 1), (3, 8, 3, 3, 2, 1), (4, 4, 1, 3, 1, 1), (2, 4, 3, 2, 2, 2)],
 )
-def test_it_equals_a_loop_over_weights(mask, entering, leaving, kernel, colours, gates, dilation):
+def test_it_equals_a_loop_over_weights(mask, entering, leaving, kernel, colors, gates, dilation):
     torch.manual_seed(0)
-    layer = MaskedConv2d(entering, leaving, kernel, mask=mask, colours=colours, gates=gates, dilation=dilation).double()
+    layer = MaskedConv2d(entering, leaving, kernel, mask=mask, colors=colors, gates=gates, dilation=dilation).double()
     with torch.no_grad():
         x = torch.randn(2, entering, 3, 4, dtype=torch.float64)
-        torch.testing.assert_close(layer(x), by_loop(layer, x, mask, colours, gates))
+        torch.testing.assert_close(layer(x), by_loop(layer, x, mask, colors, gates))
 
 
 def test_a_multiplicative_unit_equals_the_published_equations():
@@ -55,7 +55,7 @@ def test_a_multiplicative_unit_equals_the_published_equations():
 
 def test_a_block_adds_its_input_and_every_parameter_gets_a_gradient():
     torch.manual_seed(0)
-    block = ResidualMultiplicativeBlock(3, mask="B", colours=3)
+    block = ResidualMultiplicativeBlock(3, mask="B", colors=3)
     x = torch.randn(1, 6, 3, 4)
     block(x).square().sum().backward()
     assert all(p.grad.any() for p in block.parameters())
@@ -69,8 +69,8 @@ def test_a_block_adds_its_input_and_every_parameter_gets_a_gradient():
     [
         (dict(in_channels=1, out_channels=1, kernel=2), "kernel must be odd, got 2"),
         (dict(in_channels=1, out_channels=1, kernel=3, mask="C"), "'A', 'B' or None, got 'C'"),
-        (dict(in_channels=2, out_channels=3, kernel=3, colours=3), "2 to 3 channels do not hold 3 colours"),
-        (dict(in_channels=3, out_channels=5, kernel=3, colours=3, gates=2), "do not hold 3 colours, 2 times"),
+        (dict(in_channels=2, out_channels=3, kernel=3, colors=3), "got 2 to 3 channels for 3 colors"),
+        (dict(in_channels=3, out_channels=5, kernel=3, colors=3, gates=2), "got 3 to 5 channels for 3 colors, 2 gates"),
     ],
 )
 def test_what_does_not_fit_is_refused(arguments, message):

@@ -5,10 +5,15 @@ import torch
 import torch.nn.functional as F
 from mmengine.optim import build_optim_wrapper
 
-from cmp.baselines.frame_prediction import picture_loss, scale_pixels
+from cmp.baselines.frame_prediction import frame_loss, scale_pixels
 from cmp.baselines.multi_scale import MultiScalePredictor
 
-JUDGES = dict(judge_widths=((4,),) * 4, judge_kernels=((1,), (3,), (3,), (3,)), judge_units=((8,),) * 4, size_px=32)
+DISCRIMINATORS = dict(
+    discriminator_widths=((4,),) * 4,
+    discriminator_kernels=((1,), (3,), (3,), (3,)),
+    discriminator_units=((8,),) * 4,
+    size_px=32,
+)
 
 
 def small(**arguments):
@@ -17,7 +22,7 @@ def small(**arguments):
 
 
 def adversarial(**arguments):
-    return small(**{"adversarial": 0.05, **JUDGES, **arguments})
+    return small(**{"adversarial": 0.05, **DISCRIMINATORS, **arguments})
 
 
 def clips(count=6, height=32):
@@ -27,7 +32,7 @@ def clips(count=6, height=32):
     return torch.stack([large[..., :height, 3 * t : 3 * t + 32] for t in range(count)], dim=1).byte()
 
 
-def test_either_side_of_the_contest_wins_while_the_other_stands_still():
+def test_either_side_of_the_contest_wins_while_the_other_does_not_learn():
     model, frames = adversarial(), clips(count=5)
     for side, name, share, accuracy in (
         (model.discriminators, "loss_discriminator", 0.6, 1.0),
@@ -49,7 +54,7 @@ def test_a_generator_that_adds_nothing_hands_on_the_coarser_guess():
         torch.nn.init.zeros_(generator[-1].weight)
         torch.nn.init.zeros_(generator[-1].bias)
     made = model.pyramid(frames[:, :4])
-    assert [list(picture.shape[2:]) for picture in made] == [[2, 2], [8, 8], [16, 16], [32, 32]]
+    assert [list(image.shape[2:]) for image in made] == [[2, 2], [8, 8], [16, 16], [32, 32]]
     for coarse, fine in zip(made, made[1:]):
         guess = F.interpolate(coarse, size=fine.shape[2:], mode="bilinear", align_corners=False)
         torch.testing.assert_close(fine, guess.tanh())
@@ -63,10 +68,10 @@ def test_the_loss_of_all_sizes_is_added_up_and_its_mean_taken_over_frames_each_m
     seen = scaled[:, :4]
     for t in range(trained):
         made, target = model.pyramid(seen), scaled[:, 4 + t]
-        for picture in made:
-            size = target.shape[-1] // picture.shape[-1]
+        for image in made:
+            size = target.shape[-1] // image.shape[-1]
             true = target.unflatten(3, (-1, size)).unflatten(2, (-1, size)).mean(dim=(3, 5))
-            expected = expected + torch.stack(picture_loss(picture, true)).sum() / trained
+            expected = expected + torch.stack(frame_loss(image, true)).sum() / trained
         seen = torch.stack((*seen.unbind(1)[1:], made[-1]), dim=1)
     found = model.parse_losses(model.loss(frames))[0]
     torch.testing.assert_close(found, expected)
@@ -78,32 +83,32 @@ def test_the_loss_of_all_sizes_is_added_up_and_its_mean_taken_over_frames_each_m
 def test_each_side_of_the_contest_moves_only_its_own_weights():
     model, frames = adversarial(), clips(count=5)
     losses = model.loss(frames)
-    generators, judges = list(model.generators.parameters()), list(model.discriminators.parameters())
+    generators, discriminators = list(model.generators.parameters()), list(model.discriminators.parameters())
     of_fooling = torch.autograd.grad(
-        losses["loss_adversarial"], generators + judges, retain_graph=True, allow_unused=True
+        losses["loss_adversarial"], generators + discriminators, retain_graph=True, allow_unused=True
     )
-    of_judging = torch.autograd.grad(losses["loss_discriminator"], generators + judges, allow_unused=True)
+    of_classifying = torch.autograd.grad(losses["loss_discriminator"], generators + discriminators, allow_unused=True)
     assert all(g is not None and g.any() for g in of_fooling[: len(generators)])
     assert all(g is None for g in of_fooling[len(generators) :])
-    assert all(g is None for g in of_judging[: len(generators)])
-    assert all(g is not None and g.any() for g in of_judging[len(generators) :])
+    assert all(g is None for g in of_classifying[: len(generators)])
+    assert all(g is not None and g.any() for g in of_classifying[len(generators) :])
 
 
 def test_the_adversarial_terms_are_cross_entropies_with_the_names_of_the_frames():
     model, frames = adversarial(), clips(count=5)
     losses = model.loss(frames)
     scaled = scale_pixels(frames)
-    fooling = judging = 0
+    fooling = classifying = 0
     with torch.no_grad():
-        for fraction, judge, fake in zip((16, 4, 2, 1), model.discriminators, model.pyramid(scaled[:, :4])):
+        for fraction, discriminator, fake in zip((16, 4, 2, 1), model.discriminators, model.pyramid(scaled[:, :4])):
             seen = F.adaptive_avg_pool2d(scaled.flatten(1, 2), 32 // fraction)
-            of_real, of_fake = judge(seen), judge(torch.cat((seen[:, :12], fake), dim=1))
+            of_real, of_fake = discriminator(seen), discriminator(torch.cat((seen[:, :12], fake), dim=1))
             assert of_real.shape == (2, 1)
             one, zero = torch.ones(2, 1), torch.zeros(2, 1)
             fooling += F.binary_cross_entropy_with_logits(of_fake, one)
-            judging += F.binary_cross_entropy_with_logits(torch.cat((of_real, of_fake)), torch.cat((one, zero)))
+            classifying += F.binary_cross_entropy_with_logits(torch.cat((of_real, of_fake)), torch.cat((one, zero)))
     torch.testing.assert_close(losses["loss_adversarial"], 0.05 * fooling)
-    torch.testing.assert_close(losses["loss_discriminator"], judging)
+    torch.testing.assert_close(losses["loss_discriminator"], classifying)
 
 
 def test_the_accuracy_is_the_share_that_the_finest_discriminator_names_rightly():
@@ -129,21 +134,37 @@ def test_discriminators_get_a_learning_rate_of_their_own():
     assert all(rates[id(w)] == (0.02 if name.startswith("disc") else 0.04) for name, w in model.named_parameters())
 
 
-def test_published_sizes_can_be_built_and_judge_64_px():
+def test_published_sizes_can_be_built_and_classify_64_px():
     model = MultiScalePredictor(adversarial=0.05)
     assert [sum(1 for layer in g if hasattr(layer, "kernel_size")) for g in model.generators] == [4, 4, 6, 6]
     seen = torch.zeros(1, 15, 64, 64)
-    for fraction, judge in zip((16, 4, 2, 1), model.discriminators):
-        pools = [layer.kernel_size for layer in judge if isinstance(layer, torch.nn.MaxPool2d)]
+    for fraction, discriminator in zip((16, 4, 2, 1), model.discriminators):
+        pools = [layer.kernel_size for layer in discriminator if isinstance(layer, torch.nn.MaxPool2d)]
         assert pools == ([2] if fraction <= 2 else [])
-        assert judge(F.avg_pool2d(seen, fraction)).shape == (1, 1)
+        assert discriminator(F.avg_pool2d(seen, fraction)).shape == (1, 1)
+
+
+def test_frames_and_discriminators_need_not_be_square_nor_multiples_of_sixteen():
+    model, wide = adversarial(size_px=(32, 42)), torch.rand(2, 5, 3, 32, 42) * 255
+    losses = model.loss(wide)
+    sum(value for name, value in losses.items() if "loss" in name).backward()
+    assert all(weight.grad is not None and weight.grad.any() for weight in model.parameters())
+    sizes = [list(made.shape[2:]) for made in model.pyramid(scale_pixels(wide)[:, :4])]
+    assert sizes == [[2, 2], [8, 10], [16, 21], [32, 42]]
+    # kernels of 1 and 3 px, max-pooling at half and full size, 4 channels
+    assert [layers[-3].in_features for layers in model.discriminators] == [4 * 4, 4 * 6 * 8, 4 * 7 * 9, 4 * 15 * 20]
+    assert model.describe()["size_px"] == [32, 42]
+    with pytest.raises(ValueError, match=r"size_px = \[32, 42\], got \(32, 32\)"):
+        model.loss(clips())
 
 
 def test_what_does_not_fit_is_refused():
     for build, message in (
+        (lambda: adversarial(size_px=(32, 32, 3)), "size_px must be one side or a height and a width"),
+        (lambda: adversarial(size_px=8), "size_px must be one side or a height and a width, at least 16 px"),
         (lambda: MultiScalePredictor(widths=((4,),) * 3), "want 4 entries"),
         (lambda: MultiScalePredictor(widths=((4,),) * 4), "one more kernel"),
-        (lambda: adversarial(judge_kernels=((3,),) * 4), "nothing"),
+        (lambda: adversarial(discriminator_kernels=((3,),) * 4), "no pixels remain"),
         (lambda: adversarial().loss(clips(height=48)), r"size_px = 32, got \(48, 32\)"),
     ):
         with pytest.raises(ValueError, match=message):

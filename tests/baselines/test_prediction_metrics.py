@@ -65,17 +65,55 @@ def test_a_step_of_three_pixels_worked_out_by_hand():
     assert metrics["sharpness_summed"].item() == pytest.approx(10 * np.log10(6), rel=1e-5)
 
 
+def slow_ssim(predicted, target):
+    """Structural similarity of each pixel whose window of 11 x 11 px is inside, by its formula, (C, H - 10, W - 10)."""
+    offsets = np.arange(-5, 6)
+    weights = np.exp(-(offsets[:, None] ** 2 + offsets**2) / (2 * 1.5**2))
+    weights /= weights.sum()
+    c1, c2 = (0.01 * 2) ** 2, (0.03 * 2) ** 2
+    channels, height, width = target.shape
+    out = np.zeros((channels, height - 10, width - 10))
+    for c, y, x in np.ndindex(*out.shape):
+        p, t = (frame[c, y : y + 11, x : x + 11].double().numpy() for frame in (predicted, target))
+        mp, mt = (weights * p).sum(), (weights * t).sum()
+        vp, vt = (weights * (p - mp) ** 2).sum(), (weights * (t - mt) ** 2).sum()
+        cov = (weights * (p - mp) * (t - mt)).sum()
+        out[c, y, x] = (2 * mp * mt + c1) * (2 * cov + c2) / ((mp**2 + mt**2 + c1) * (vp + vt + c2))
+    return out
+
+
+def test_ssim_is_the_formula_of_wang_et_al_over_the_pixels_asked_for():
+    predicted, target = pair(batch=2, height=13, width=16)
+    predicted = 0.7 * target + 0.3 * predicted
+    where = torch.rand(2, 1, 13, 16, generator=torch.Generator().manual_seed(1)) < 0.5
+    for mask in (None, where):
+        values = prediction_metrics(predicted, target, mask)["ssim"]
+        for i in range(2):
+            slow_map = slow_ssim(predicted[i], target[i])
+            inside = np.ones((3, 6), bool) if mask is None else mask[i, 0, 5:-5, 5:-5].numpy()
+            assert values[i].item() == pytest.approx(slow_map[:, inside].mean(), abs=1e-4)
+    assert prediction_metrics(target, target)["ssim"].tolist() == pytest.approx([1, 1])
+    assert prediction_metrics(predicted[..., :10, :], target[..., :10, :])["ssim"].isnan().all()
+
+
+def test_the_total_is_l2_and_gdl():
+    metrics = prediction_metrics(*pair())
+    assert torch.equal(metrics["total"], metrics["l2"] + metrics["gdl"])
+
+
 def test_only_the_pixels_asked_for_count():
     predicted, target = pair()
     where = torch.zeros(3, 1, 5, 7, dtype=torch.bool)
     where[0, :, 2:4, 3:5] = where[1, :, 1, 1] = True
     before = prediction_metrics(predicted, target, where)
     outside = predicted.clone()
-    outside[0, :, 4:] = 0  # no pixel asked for has these above or beside it
+    outside[0, :, 4:] = 0  # no pixel asked for has these above it or to its left
     outside[2] = 0
     after = prediction_metrics(outside, target, where)
     for name, values in before.items():
         assert values[2].isnan() and after[name][2].isnan()
+        if name == "ssim":  # needs larger frames
+            continue
         assert torch.equal(values[:2], after[name][:2]) and values[:2].isfinite().all()
 
 

@@ -3,7 +3,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from cmp.baselines.image_encoder import normalise_frames
+from cmp.baselines.image_encoder import normalize_frames
 from cmp.baselines.video_autoencoder import ERRORS, VideoAutoencoder, roughness
 from cmp.flow import flow_to_color
 
@@ -21,12 +21,12 @@ def noise(*shape, seed=0):
 
 
 def moving_bars():
-    """Two films of a bar that goes 2 px a frame, right or down: (2, 5, 1, 16, 20)."""
-    films = torch.zeros(2, 5, 1, 16, 20)
+    """Two clips of a bar that moves 2 px per frame, right or down: (2, 5, 1, 16, 20)."""
+    clips = torch.zeros(2, 5, 1, 16, 20)
     for t in range(5):
-        films[0, t, :, 4:12, 3 + 2 * t : 6 + 2 * t] = 1
-        films[1, t, :, 2 + 2 * t : 5 + 2 * t, 5:15] = 1
-    return films
+        clips[0, t, :, 4:12, 3 + 2 * t : 6 + 2 * t] = 1
+        clips[1, t, :, 2 + 2 * t : 5 + 2 * t, 5:15] = 1
+    return clips
 
 
 def tell_flow(model, u, v):
@@ -78,16 +78,16 @@ def test_every_frame_read_matters_and_the_one_to_be_predicted_does_not():
     torch.testing.assert_close(model.measure(changed)["mse"], predicted.square().mean((1, 2, 3)))
 
 
-def test_a_sample_does_not_see_its_neighbours_in_the_batch():
+def test_a_sample_does_not_see_its_neighbors_in_the_batch():
     model, frames = with_flow().eval(), noise(3, 4, 1, 12, 16)
     alone = torch.cat([model.predict(one) for one in frames.split(1)])
     torch.testing.assert_close(model.predict(frames), alone, atol=1e-5, rtol=1e-5)
 
 
-def test_roughness_is_hubers_function_of_the_change_between_neighbours():
+def test_roughness_is_hubers_function_of_the_change_between_neighbors():
     flow = torch.zeros(2, 2, 3, 4)
-    flow[0, 0, 1, 2] = 0.5  # four neighbours, each 0.5 away: beyond 0.2
-    flow[1, 1, 0, 0] = 0.1  # two neighbours, within
+    flow[0, 0, 1, 2] = 0.5  # four neighbors, each 0.5 away: beyond 0.2
+    flow[1, 1, 0, 0] = 0.1  # two neighbors, within
     torch.testing.assert_close(roughness(flow, 0.2), torch.tensor([4 * 0.2 * (0.5 - 0.1), 2 * 0.1**2 / 2]))
 
 
@@ -123,7 +123,7 @@ def test_each_error_is_its_formula():
         torch.testing.assert_close(losses["loss"], expected.mean() + 0.25 * rough)
 
 
-def test_a_copied_and_an_unmoved_frame_are_judged_beside_the_prediction():
+def test_a_copied_and_an_unmoved_frame_are_measured_like_the_prediction():
     model, frames = with_flow(error="squared"), noise(2, 3, 1, 8, 10)
     measures = model.measure(frames)
     torch.testing.assert_close(measures["mse_copy"], (frames[:, 1] - frames[:, 2]).square().mean((1, 2, 3)))
@@ -168,7 +168,7 @@ def test_one_batch_is_learned_by_heart_by_moving_what_was_seen():
     assert (measures["mse"] < 0.2 * measures["mse_unmoved"]).all()
 
 
-def test_an_image_encoder_stands_in_for_the_spatial_one_and_the_decoder_comes_back_to_full_size():
+def test_an_image_encoder_replaces_the_spatial_one_and_the_decoder_restores_full_size():
     for top_stride, layers in ((4, 5), (8, 8)):
         model = small(image_channels=3, image_encoder={**ENCODER, "top_stride": top_stride}).eval()
         assert len(model.decoder) == layers and model.spatial_encoder is None
@@ -177,7 +177,7 @@ def test_an_image_encoder_stands_in_for_the_spatial_one_and_the_decoder_comes_ba
         seen = []
         model.image_encoder.register_forward_pre_hook(lambda _, inputs, seen=seen: seen.append(inputs[0]))
         assert model.remember(frames / 255)[1].shape == (2, 2, 64 // top_stride, 96 // top_stride)
-        torch.testing.assert_close(seen[0], normalise_frames(frames.flatten(0, 1)), atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(seen[0], normalize_frames(frames.flatten(0, 1)), atol=1e-4, rtol=1e-4)
     assert model.describe()["image_encoder"] == {**ENCODER, "top_stride": 8}
 
 
@@ -221,15 +221,15 @@ def test_pictures_are_the_same_each_time_and_show_each_sample_in_a_row():
     assert np.array_equal(first, second) and first.shape == (2 * (12 + 2) + 2, 6 * (16 + 2) + 2, 3)
 
 
-def test_pictures_show_three_frames_the_prediction_its_error_and_where_things_go():
+def test_pictures_show_three_frames_the_prediction_its_error_and_the_motion():
     model, frames = small(error="squared"), noise(1, 4, 1, 12, 16)
     tell_flow(model, 2, -1)  # from the next frame back into the last
     sheet = model.pictures(frames)["prediction"]
     columns = [sheet[2:14, 2 + 18 * k : 18 + 18 * k] for k in range(6)]
     predicted = model.predict(frames[:, :-1])[0, 0].detach()
     shown = [*frames[0, 1:, 0], predicted, 0.5 + (predicted - frames[0, 3, 0]) / 2]
-    for column, picture in zip(columns, shown):
-        expected = 255 * picture.clamp(0, 1)[:, :, None].expand(-1, -1, 3)
+    for column, image in zip(columns, shown):
+        expected = 255 * image.clamp(0, 1)[:, :, None].expand(-1, -1, 3)
         np.testing.assert_allclose(column, expected, atol=0.51)
     assert (columns[5] == flow_to_color(np.array([[[-2, 1]]], np.float32))).all()
 
@@ -246,7 +246,75 @@ def test_what_does_not_fit_is_refused():
     ):
         with pytest.raises(ValueError, match=message):
             small(**arguments)
-    with pytest.raises(ValueError, match="two of them at least"):
+    with pytest.raises(ValueError, match="T at least 2"):
         small().loss(noise(2, 1, 1, 8, 8))
     with pytest.raises(ValueError, match=r"multiples of 2 px, got \(8, 9\)"):
         small().loss(noise(2, 3, 1, 8, 9))
+
+
+def test_a_roll_out_feeds_its_predictions_back_and_drops_the_oldest_frame():
+    model, frames = with_flow(error="squared").eval(), noise(2, 3, 1, 12, 16)
+    first = model.predict(frames)
+    second = model.predict(torch.cat((frames[:, 1:], first[:, None]), dim=1))
+    third = model.predict(torch.stack((frames[:, 2], first, second), dim=1))
+    torch.testing.assert_close(model.roll_out(frames, 3), torch.stack((first, second, third), dim=1))
+
+
+@pytest.mark.parametrize("error", ERRORS)
+def test_several_frames_can_be_trained_and_their_errors_are_averaged(error):
+    model, frames = with_flow(error=error, given=2, trained=3, smoothness=0.5), noise(2, 6, 1, 12, 16)
+    losses = model.loss(frames)
+    given, errors, roughs = frames[:, :2], [], []
+    for t in range(3):
+        features, flow = model.remember(given)
+        decoded = model.decode(features, flow)
+        errors.append(model._error(decoded, frames[:, 2 + t]).mean())
+        roughs.append(roughness(flow, model.smoothness_threshold).mean())
+        given = torch.stack((given[:, 1], decoded.sigmoid() if error == "bernoulli" else decoded), dim=1)
+    torch.testing.assert_close(losses["prediction_error"], sum(errors) / 3)
+    torch.testing.assert_close(losses["loss"], sum(errors) / 3 + 0.5 * sum(roughs) / 3)
+    first = torch.autograd.grad(errors[2], model.decoder.parameters(), retain_graph=True)
+    assert all(gradient.any() for gradient in first)
+
+
+def test_by_default_all_frames_but_the_last_are_given_and_the_loss_is_that_of_one_frame():
+    frames = noise(2, 5, 1, 12, 16)
+    default, stated = with_flow(), with_flow(given=4, trained=1)
+    assert torch.equal(default.loss(frames)["loss"], stated.loss(frames)["loss"])
+    assert default.describe()["given"] is None and default.describe()["trained"] == 1
+    assert not any("frame1" in name for name in default.measure(frames))
+
+
+def test_the_errors_of_a_roll_out_are_measured_frame_by_frame_beside_a_copy():
+    model, frames = with_flow(error="squared", given=3).eval(), noise(2, 6, 1, 12, 16)
+    measures, rolled = model.measure(frames), model.roll_out(frames[:, :3], 3)
+    for t in range(3):
+        expected = (rolled[:, t] - frames[:, 3 + t]).square().mean((1, 2, 3))
+        torch.testing.assert_close(measures[f"mse_frame{t + 1}"], expected)
+        copied = (frames[:, 2] - frames[:, 3 + t]).square().mean((1, 2, 3))
+        torch.testing.assert_close(measures[f"mse_copy_frame{t + 1}"], copied)
+    torch.testing.assert_close(measures["mse"], measures["mse_frame1"])
+    torch.testing.assert_close(measures["mse_copy"], measures["mse_copy_frame1"])
+    pictures = model.pictures(frames)
+    assert pictures["roll_out"].shape == (4 * 14 + 2, 6 * 18 + 2, 3)
+    shown = pictures["roll_out"][2 + 14 : 14 + 14, 2 + 4 * 18 : 18 + 4 * 18, 0]
+    np.testing.assert_allclose(shown, 255 * rolled[0, 1, 0].clamp(0, 1).detach(), atol=0.51)
+
+
+def test_the_prediction_after_a_repeated_frame_shows_whether_motion_is_used():
+    model, frames = with_flow(error="squared").eval(), noise(2, 4, 1, 12, 16)
+    repeated = frames[:, 2:3].expand(-1, 3, -1, -1, -1)
+    measures = model.measure(frames)
+    expected = (model.predict(repeated) - frames[:, 3]).square().mean((1, 2, 3))
+    torch.testing.assert_close(measures["mse_still"], expected)
+    length = model.remember(repeated)[1].norm(dim=1).mean((1, 2))
+    torch.testing.assert_close(measures["shift_still"], length)
+    assert not torch.allclose(measures["shift_still"], measures["shift"])
+
+
+def test_too_few_frames_for_a_roll_out_are_refused():
+    for arguments in (dict(given=0), dict(trained=0)):
+        with pytest.raises(ValueError, match="given and trained must be at least 1"):
+            small(**arguments)
+    with pytest.raises(ValueError, match=r"T at least 5, got \(1, 4, 1, 8, 8\)"):
+        small(given=3, trained=2).loss(noise(1, 4, 1, 8, 8))

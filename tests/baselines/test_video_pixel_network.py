@@ -8,7 +8,7 @@ from cmp.baselines.pixel_decoder import PixelDecoder
 from cmp.baselines.video_pixel_network import VideoPixelNetwork
 
 HEIGHT, WIDTH = 3, 4
-KINDS = {"binary": dict(colours=1, levels=2), "colour": dict(colours=3, levels=5)}
+KINDS = {"binary": dict(colors=1, levels=2), "color": dict(colors=3, levels=5)}
 
 
 def small(kind, **arguments):
@@ -21,10 +21,10 @@ def small(kind, **arguments):
     return model
 
 
-def film(kind, batch=2, frames=4, seed=0):
+def clip(kind, batch=2, frames=4, seed=0):
     generator = torch.Generator().manual_seed(seed)
     levels = KINDS[kind]["levels"]
-    shape = (batch, frames, KINDS[kind]["colours"], HEIGHT, WIDTH)
+    shape = (batch, frames, KINDS[kind]["colors"], HEIGHT, WIDTH)
     return torch.randint(0, levels, shape, generator=generator).double() / (levels - 1)
 
 
@@ -39,70 +39,70 @@ def decoder(kind):
 
 @pytest.mark.parametrize("kind", KINDS)
 @torch.no_grad()
-def test_a_colour_of_a_pixel_changes_all_that_come_after_it_and_none_before_nor_itself(kind):
-    model, colours = decoder(kind), KINDS[kind]["colours"]
-    picture, context = film(kind, 1, 1)[:, 0], torch.randn(1, 2, HEIGHT, WIDTH, dtype=torch.float64)
-    before = model(picture, context)[0]
-    order = list(product(range(HEIGHT), range(WIDTH), range(colours)))
-    for place, (y, x, colour) in enumerate(order):
-        changed = picture.clone()
-        changed[0, colour, y, x] += 0.7
+def test_a_color_of_a_pixel_changes_all_that_come_after_it_and_none_before_nor_itself(kind):
+    model, colors = decoder(kind), KINDS[kind]["colors"]
+    image, context = clip(kind, 1, 1)[:, 0], torch.randn(1, 2, HEIGHT, WIDTH, dtype=torch.float64)
+    before = model(image, context)[0]
+    order = list(product(range(HEIGHT), range(WIDTH), range(colors)))
+    for place, (y, x, color) in enumerate(order):
+        changed = image.clone()
+        changed[0, color, y, x] += 0.7
         differs = (model(changed, context)[0] != before).any(dim=1)  # (C, H, W)
         found = [bool(differs[c, v, u]) for v, u, c in order]
-        assert found == [False] * (place + 1) + [True] * (len(order) - place - 1), (y, x, colour)
+        assert found == [False] * (place + 1) + [True] * (len(order) - place - 1), (y, x, color)
 
 
 @torch.no_grad()
 def test_the_context_reaches_the_pixel_itself():
-    model = decoder("colour")
-    picture, context = film("colour", 1, 1)[:, 0], torch.zeros(1, 2, HEIGHT, WIDTH, dtype=torch.float64)
-    before = model(picture, context)[0]
+    model = decoder("color")
+    image, context = clip("color", 1, 1)[:, 0], torch.zeros(1, 2, HEIGHT, WIDTH, dtype=torch.float64)
+    before = model(image, context)[0]
     context[0, 1, 1, 2] = 1
-    assert (model(picture, context)[0] != before).any(dim=1)[:, 1, 2].all()
+    assert (model(image, context)[0] != before).any(dim=1)[:, 1, 2].all()
 
 
 @pytest.mark.parametrize("kind", KINDS)
 @torch.no_grad()
 def test_a_frame_changes_those_after_it_and_none_before(kind):
-    model, frames = small(kind), film(kind, 1, 5)
+    model, frames = small(kind), clip(kind, 1, 5)
     before = model.logits(frames)[0]  # of frames 2, 3 and 4
-    for t, colour, y, x in product(range(5), range(KINDS[kind]["colours"]), range(HEIGHT), range(WIDTH)):
+    for t, color, y, x in product(range(5), range(KINDS[kind]["colors"]), range(HEIGHT), range(WIDTH)):
         changed = frames.clone()
-        changed[0, t, colour, y, x] += 0.7
+        changed[0, t, color, y, x] += 0.7
         differs = (model.logits(changed)[0] != before).flatten(1).any(dim=1).tolist()
-        last = (colour, y, x) == (KINDS[kind]["colours"] - 1, HEIGHT - 1, WIDTH - 1)
-        assert differs == [t < frame or (t == frame and not last) for frame in (2, 3, 4)], (t, colour, y, x)
+        last = (color, y, x) == (KINDS[kind]["colors"] - 1, HEIGHT - 1, WIDTH - 1)
+        assert differs == [t < frame or (t == frame and not last) for frame in (2, 3, 4)], (t, color, y, x)
 
 
-@pytest.mark.parametrize("kind", ["binary", "colour"])
+@pytest.mark.parametrize("kind", ["binary", "color"])
 @torch.no_grad()
-def test_the_probabilities_of_all_pictures_add_up_to_one(kind):
-    """Every picture of 2 x 3 binary px, and of 1 x 2 px of three colours of 3 values."""
-    colours, levels, height, width = (1, 2, 2, 3) if kind == "binary" else (3, 3, 1, 2)
+def test_the_probabilities_of_all_images_add_up_to_one(kind):
+    """Every image of 2 x 3 binary px, and of 1 x 2 px of three colors of 3 values."""
+    colors, levels, height, width = (1, 2, 2, 3) if kind == "binary" else (3, 3, 1, 2)
     torch.manual_seed(0)
-    model = PixelDecoder(colours, levels, 2, channels=4, blocks=1).double()
-    values = torch.tensor(list(product(range(levels), repeat=colours * height * width)), dtype=torch.float64)
-    pictures = values.unflatten(1, (colours, height, width)) / (levels - 1)
-    context = torch.randn(1, 2, height, width, dtype=torch.float64).expand(len(pictures), -1, -1, -1)
-    nats = model.nats(model(pictures, context), pictures).flatten(1).sum(dim=1)
+    model = PixelDecoder(colors, levels, 2, channels=4, blocks=1).double()
+    values = torch.tensor(list(product(range(levels), repeat=colors * height * width)), dtype=torch.float64)
+    images = values.unflatten(1, (colors, height, width)) / (levels - 1)
+    context = torch.randn(1, 2, height, width, dtype=torch.float64).expand(len(images), -1, -1, -1)
+    nats = model.nats(model(images, context), images).flatten(1).sum(dim=1)
     assert (-nats).exp().sum().item() == pytest.approx(1, abs=1e-12)
 
 
-def test_nats_of_grey_pixels_are_the_cross_entropy_and_not_below_their_entropy():
+def test_nats_of_gray_pixels_are_the_cross_entropy_and_not_below_their_entropy():
     model = PixelDecoder(1, 2, 2, channels=4, blocks=1).double()
-    grey = torch.tensor([0.0, 0.3, 1.0], dtype=torch.float64).view(1, 1, 1, 3)
-    best = torch.logit(grey.clamp(1e-9, 1 - 1e-9))[:, :, None]
+    gray = torch.tensor([0.0, 0.3, 1.0], dtype=torch.float64).view(1, 1, 1, 3)
+    best = torch.logit(gray.clamp(1e-9, 1 - 1e-9))[:, :, None]
     entropy = -(0.3 * torch.tensor(0.3).log() + 0.7 * torch.tensor(0.7).log()).item()
-    assert model.nats(best, grey).sum().item() == pytest.approx(entropy, abs=1e-6)
-    assert model.nats(best + 0.5, grey).sum() > entropy
+    assert model.nats(best, gray).sum().item() == pytest.approx(entropy, abs=1e-6)
+    assert model.nats(best + 0.5, gray).sum() > entropy
 
 
 def test_every_value_of_256_is_its_own_class():
     model = PixelDecoder(1, 256, 2, channels=4, blocks=1)
-    picture = torch.arange(256).view(1, 1, 1, 256) / 255
+    image = torch.arange(256).view(1, 1, 1, 256) / 255
     sure = 50 * torch.eye(256).view(1, 1, 256, 1, 256)
-    assert model.nats(sure, picture).max() < 1e-3
-    assert model.nats(sure, picture - 0.3 / 255).max() < 1e-3  # the nearest
+    assert model.nats(sure, image).max() < 1e-3
+    assert model.nats(sure, image - 0.3 / 255).max() < 1e-3  # the nearest
 
 
 @pytest.mark.parametrize("dilations, reach", [((1, 1), 1 + 2 + 2), ((1, 2), 1 + 2 + 4), ((4,), 1 + 8)])
@@ -116,7 +116,7 @@ def test_the_encoder_sees_as_far_as_its_first_layer_and_two_layers_of_each_dilat
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_cached_sampling_draws_what_sampling_by_whole_passes_draws(kind):
-    model, frames = small(kind), film(kind)
+    model, frames = small(kind), clip(kind)
     drawn = [
         model.sample(frames[:, :2], 2, torch.Generator().manual_seed(1), cached=cached) for cached in (True, False)
     ]
@@ -128,8 +128,8 @@ def test_cached_sampling_draws_what_sampling_by_whole_passes_draws(kind):
 
 
 @torch.no_grad()
-def test_a_sampled_film_follows_from_its_noise_and_the_logits_of_the_whole_film():
-    model, frames = small("binary"), film("binary")
+def test_a_sampled_clip_follows_from_its_noise_and_the_logits_of_the_whole_clip():
+    model, frames = small("binary"), clip("binary")
     drawn = model.sample(frames[:, :2], 2, torch.Generator().manual_seed(1))
     noise = torch.Generator().manual_seed(1)
     noise = torch.stack([torch.rand(frames[:, 0].shape, generator=noise, dtype=torch.float64) for _ in range(2)], dim=1)
@@ -140,49 +140,49 @@ def test_a_sampled_film_follows_from_its_noise_and_the_logits_of_the_whole_film(
 @torch.no_grad()
 def test_samples_have_the_frequencies_that_the_likelihood_says():
     torch.manual_seed(0)
-    for colours, levels in ((1, 2), (3, 3)):
-        model = PixelDecoder(colours, levels, 2, channels=4, blocks=1).double()
+    for colors, levels in ((1, 2), (3, 3)):
+        model = PixelDecoder(colors, levels, 2, channels=4, blocks=1).double()
         for p in model.parameters():
             p.mul_(2)
-        width = 3 if colours == 1 else 1
-        count = levels ** (colours * width)
-        pictures = torch.tensor(list(product(range(levels), repeat=colours * width)), dtype=torch.float64)
-        pictures = pictures.unflatten(1, (colours, 1, width)) / (levels - 1)
+        width = 3 if colors == 1 else 1
+        count = levels ** (colors * width)
+        images = torch.tensor(list(product(range(levels), repeat=colors * width)), dtype=torch.float64)
+        images = images.unflatten(1, (colors, 1, width)) / (levels - 1)
         context = torch.randn(1, 2, 1, width, dtype=torch.float64)
-        logits = model(pictures, context.expand(count, -1, -1, -1))
-        p = (-model.nats(logits, pictures).flatten(1).sum(1)).exp()
+        logits = model(images, context.expand(count, -1, -1, -1))
+        p = (-model.nats(logits, images).flatten(1).sum(1)).exp()
         draws = 20_000
         drawn = model.sample(
-            context.expand(draws, -1, -1, -1), torch.rand(draws, colours, 1, width, dtype=torch.float64)
+            context.expand(draws, -1, -1, -1), torch.rand(draws, colors, 1, width, dtype=torch.float64)
         )
-        found = (drawn[:, None] == pictures[None]).flatten(2).all(dim=2).double().mean(dim=0)
+        found = (drawn[:, None] == images[None]).flatten(2).all(dim=2).double().mean(dim=0)
         assert ((found - p).abs() < 5 * (p * (1 - p) / draws).sqrt() + 1e-3).all()
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_parameter_gets_a_gradient(kind):
     model = small(kind)
-    model(mode="loss", frames=film(kind), label=None)["loss"].backward()
+    model(mode="loss", frames=clip(kind), label=None)["loss"].backward()
     assert [name for name, p in model.named_parameters() if not p.grad.any()] == []
 
 
-def test_the_loss_is_the_mean_over_frames_and_the_measure_over_each_films_own():
-    model, frames = small("colour"), film("colour")
+def test_the_loss_is_the_mean_over_frames_and_the_measure_over_each_clips_own():
+    model, frames = small("color"), clip("color")
     nats = model.nats(frames)
     assert nats.shape == (2, 2)
     assert model.loss(frames)["loss"].item() == pytest.approx(nats.mean().item())
     assert model(mode="predict", frames=frames)["nats_per_frame"].tolist() == pytest.approx(nats.mean(1).tolist())
 
 
-def test_bytes_are_read_as_colours():
-    model = small("colour", levels=256).float()
+def test_bytes_are_read_as_colors():
+    model = small("color", levels=256).float()
     frames = torch.randint(0, 256, (1, 3, 3, HEIGHT, WIDTH), dtype=torch.uint8)
     assert torch.equal((model.as_levels(frames) * 255).round().to(torch.uint8), frames)
     torch.testing.assert_close(model.nats(frames), model.nats(frames.float() / 255))
 
 
 def test_one_batch_is_learned_by_heart():
-    model, frames = small("binary", channels=8).float(), film("binary").float()
+    model, frames = small("binary", channels=8).float(), clip("binary").float()
     optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
     for _ in range(150):
         optimizer.zero_grad()
@@ -193,13 +193,13 @@ def test_one_batch_is_learned_by_heart():
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_pictures_are_the_same_each_time_and_have_a_row_a_film(kind):
-    first, second = (small(kind).float().pictures(film(kind, 3).float()) for _ in range(2))
+def test_pictures_are_the_same_each_time_and_have_two_rows_per_clip(kind):
+    first, second = (small(kind).float().pictures(clip(kind, 3).float()) for _ in range(2))
     assert all((first[name] == second[name]).all() for name in first)
     height, width = 21 * HEIGHT + 2, 21 * WIDTH + 2
-    frames, model = film(kind, 3).float(), small(kind).float()
+    frames, model = clip(kind, 3).float(), small(kind).float()
     levels = KINDS[kind]["levels"]
-    logits = model.logits(frames)[0, 1]  # (C, 1 or L, H, W) of the last frame of the first film
+    logits = model.logits(frames)[0, 1]  # (C, 1 or L, H, W) of the last frame of the first clip
     logits = torch.cat((torch.zeros_like(logits), logits), dim=1) if levels == 2 else logits
     values = torch.arange(levels).view(1, -1, 1, 1) / (levels - 1)
     for row, shown in enumerate((frames[0, 3], (values * logits.softmax(dim=1)).sum(dim=1))):

@@ -158,7 +158,7 @@ def test_measures_are_those_of_ten_draws_and_the_same_every_time():
     torch.testing.assert_close(measures["kl"], 0.5 * (mean**2 + log_variance.exp() - log_variance - 1).sum(1))
 
 
-def test_pictures_show_the_image_what_came_and_several_futures():
+def test_pictures_show_the_image_the_true_next_frame_and_several_futures():
     model, frames = make().eval(), pairs(batch=2)
     model.loss(frames)
     with torch.no_grad():
@@ -166,7 +166,7 @@ def test_pictures_show_the_image_what_came_and_several_futures():
     assert pictures["futures"].shape == (2 * 34 + 2, 9 * 50 + 2, 3)
     assert np.array_equal(pictures["futures"][2:34, 2:50], frames[0, 0].permute(1, 2, 0))
     assert np.array_equal(pictures["futures"][2:34, 52:100], frames[0, 1].permute(1, 2, 0))
-    assert pictures["futures_film"].shape == (2, 2 * 34 + 2, 8 * 50 + 2, 3)
+    assert pictures["futures_animation"].shape == (2, 2 * 34 + 2, 8 * 50 + 2, 3)
 
 
 def test_the_last_three_futures_are_made_of_stored_numbers_and_those_before_of_drawn_ones():
@@ -197,10 +197,10 @@ def test_scales_are_of_the_image_between_its_pixels_and_kernels_go_to_the_scales
         encoder.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
     image = (torch.arange(96.0) / 96 + torch.arange(64.0)[:, None] / 32).expand(1, 3, 64, 96)
     maps = model.encode_image(image)
-    for scale, picture in zip((0.25, 0.5, 1, 2), seen):
-        y, x = ((torch.arange(size) + 0.5) / scale - 0.5 for size in picture.shape[2:])
+    for scale, scaled in zip((0.25, 0.5, 1, 2), seen):
+        y, x = ((torch.arange(size) + 0.5) / scale - 0.5 for size in scaled.shape[2:])
         inside = (0, 0, slice(3, -3), slice(3, -3))
-        torch.testing.assert_close(picture[inside], (x / 96 + y[:, None] / 32)[3:-3, 3:-3])
+        torch.testing.assert_close(scaled[inside], (x / 96 + y[:, None] / 32)[3:-3, 3:-3])
     z = torch.randn(1, 4, generator=torch.Generator().manual_seed(0))
     kernels = model.kernel_decoder(model.spread(z).view(1, 6, 5, 5)).view(1, 4, 6, 5, 5)
     moved = [cross_convolve(part, kernels[:, i]) for i, part in enumerate(maps)]
@@ -227,7 +227,7 @@ def test_the_published_size_has_3200_numbers_that_are_the_maps_kernels_are_made_
 
 
 def test_what_makes_no_sense_is_refused():
-    with pytest.raises(ValueError, match="a pooling for each width"):
+    with pytest.raises(ValueError, match="one pooling for each width"):
         make(motion_pools=(2,))
     for name in ("latent", "stored"):
         with pytest.raises(ValueError, match="latent and stored must be at least 1, got .*0"):
@@ -236,3 +236,103 @@ def test_what_makes_no_sense_is_refused():
         make().loss(pairs()[..., :15])
     with pytest.raises(ValueError, match="T at least 2"):
         make().loss(pairs()[:, :1])
+
+
+def make_kind(kind, **arguments):
+    torch.manual_seed(0)
+    small = dict(latent=6, maps=4, motion_widths=(8, 8), motion_pools=(4, 4), image_widths=(4, 4, 4))
+    return VisualDynamics(kind=kind, kernel_width=4, decoder_width=8, stored=7, **{**small, **arguments})
+
+
+def two_frames(batch=3, height=32, width=48, seed=0):
+    return (torch.rand(batch, 2, 3, height, width, generator=torch.Generator().manual_seed(seed)) * 255).byte()
+
+
+def test_the_deterministic_model_sees_the_first_frame_only_and_minimizes_the_squared_error():
+    model, frames = make_kind("deterministic").eval(), two_frames()
+    losses = model.loss(frames)
+    image, after = model.first_pair(frames)
+    vector = model.to_gaussian(model.motion_encoder(image).mean((2, 3)))
+    torch.testing.assert_close(model.encode_motion(image, after)[0], vector)
+    predicted = model.difference(image, vector)
+    squares = (image + predicted - after).square().flatten(1).sum(1).mean()
+    torch.testing.assert_close(losses["loss"], squares / (3 * 32 * 48))
+    assert set(losses) == {"loss", "squared_error"}
+    other = frames.clone()
+    other[:, 1] = 255 - other[:, 1]
+    torch.testing.assert_close(model.difference(image, model.encode_motion(*model.first_pair(other))[0]), predicted)
+    measures = model.measure(frames)
+    assert set(measures) == {"error", "copy_error"}
+    torch.testing.assert_close(measures["error"], (image + predicted - after).square().flatten(1).mean(1))
+    with pytest.raises(ValueError, match="one next frame per image and no prior"):
+        model.sample(image, "normal")
+    assert set(model.pictures(frames)) == {"futures", "futures_animation"}
+    assert "KL" not in model.loss_unit
+
+
+def test_the_motion_prior_gives_the_same_motions_whatever_the_image_shows():
+    model, frames = make_kind("motion_prior").eval(), two_frames()
+    image, _ = model.first_pair(frames)
+    z = torch.randn(3, 6)
+    same = model.difference(image, z)
+    torch.testing.assert_close(model.difference(-image, z), same)
+    assert same.shape == image.shape and not torch.allclose(model.difference(image, z.flip(0)), same)
+    whole = model.first_pair(two_frames(seed=1))
+    moved = (whole[0].flip(0), whole[0].flip(0) + whole[1] - whole[0])  # another image, the same difference
+    torch.testing.assert_close(model.encode_motion(*moved), model.encode_motion(*whole), atol=1e-5, rtol=1e-4)
+    assert [tuple(maps.shape[1:]) for maps in model.encode_image(image)] == [
+        (4, 2, 3),
+        (4, 4, 6),
+        (4, 8, 12),
+        (4, 16, 24),
+    ]
+
+
+@pytest.mark.parametrize("motion_input", ["frames", "image_and_difference", "difference"])
+def test_the_motion_encoder_reads_what_the_option_names(motion_input):
+    model, frames = make_kind("probabilistic", motion_input=motion_input).eval(), two_frames()
+    image, after = model.first_pair(frames)
+    read = []
+    model.motion_encoder.register_forward_pre_hook(lambda _, inputs: read.append(inputs[0]))
+    model.loss(frames)
+    difference = after - image
+    expected = dict(frames=(image, after), image_and_difference=(image, difference), difference=(difference,))
+    assert torch.equal(read[0], torch.cat(expected[motion_input], dim=1))
+    assert model.describe()["motion_input"] == motion_input and model.describe()["kind"] == "probabilistic"
+
+
+@pytest.mark.parametrize("kind", ["probabilistic", "deterministic", "motion_prior"])
+def test_every_weight_of_each_kind_learns_and_its_description_builds_it_again(kind):
+    model, frames = make_kind(kind), two_frames(batch=4)
+    model.loss(frames)["loss"].backward()
+    assert [name for name, weight in model.named_parameters() if weight.grad is None or not weight.grad.any()] == []
+    described = model.describe()
+    assert described.pop("system") == "visual dynamics"
+    again = VisualDynamics(**described)
+    again.load_state_dict(model.state_dict())
+    image = model.eval().first_pair(frames)[0]
+    z = torch.randn(4, 6)
+    assert torch.equal(again.eval().difference(image, z), model.difference(image, z))
+
+
+def test_shapes_are_measured_by_prior_and_for_the_deterministic_model_alone():
+    axis = torch.tensor([(1, 0), (0, 1), (1, 1)])
+    assert {"fits", "both_ways", "nearest_error"} <= set(
+        make_kind("deterministic").measure(two_frames(), axis, torch.ones(3))
+    )
+    model = make_kind("probabilistic")
+    measures = model.measure(two_frames(), axis, torch.ones(3))
+    assert measures["empirical_fits"].isnan().all() and not measures["normal_fits"].isnan().any()
+    model.loss(two_frames())
+    assert not model.measure(two_frames(), axis, torch.ones(3))["empirical_nearest_error"].isnan().any()
+
+
+def test_kinds_and_inputs_that_do_not_fit_together_are_refused():
+    for arguments, message in (
+        (dict(kind="random"), "kind must be one of"),
+        (dict(kind="probabilistic", motion_input="flow"), "motion_input must be one of"),
+        (dict(kind="deterministic", motion_input="frames"), "reads the first frame only"),
+        (dict(kind="motion_prior", image_encoder=dict(type="PyramidResNet")), "does not read the image"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            make_kind(**arguments)

@@ -1,23 +1,22 @@
-"""MNIST digits in constant motion of at most 3 px a frame before still noise; validated on 2,000 test digits.
+"""MNIST digits in constant motion of at most 3 px per frame in front of static noise; validation on 2,000 test digits.
 
-Where the digits are: tools/train.py CONFIG --data FOLDER, or `paths` of both datasets below. Another range:
-max_shift_px of both datasets and the model's max_shift.
+Digits: tools/train.py CONFIG --data FOLDER, or `paths` of both datasets below. For another range of motion change
+max_shift_px of both datasets and max_shift of the model.
 """
 
 from mmengine.dataset import DefaultSampler, default_collate
 
-from cmp.datasets import PairSampler
+from cmp.datasets import EpochSampler
 from cmp.datasets.moving_digits import MovingDigits
 
+DIGITS = dict(type=MovingDigits, paths=["data/mnist"], max_shift_px=3)
 train_dataloader = dict(
     batch_size=64,
     num_workers=1,
     persistent_workers=True,
-    sampler=dict(type=PairSampler),
+    sampler=dict(type=EpochSampler),
     collate_fn=dict(type=default_collate),
-    dataset=dict(
-        type=MovingDigits, paths=["data/mnist"], part="train", max_shift_px=3, max_digits=None, download=False
-    ),
+    dataset=dict(DIGITS, part="train"),
 )
 val_dataloader = dict(
     batch_size=64,
@@ -25,5 +24,5 @@ val_dataloader = dict(
     persistent_workers=True,
     sampler=dict(type=DefaultSampler, shuffle=False, round_up=False),
     collate_fn=dict(type=default_collate),
-    dataset=dict(type=MovingDigits, paths=["data/mnist"], part="test", max_shift_px=3, max_digits=2000, download=False),
+    dataset=dict(DIGITS, part="test", max_digits=2000),
 )

@@ -1,49 +1,33 @@
-"""Pairs for training and validation, as published: short side 416, a random crop in training, no augmentation.
+"""Pairs for training and validation, two percent of the videos held out; a recipe adds crops and guidance points.
 
+Another split: --cfg-options {train,val}_dataloader.dataset.val_list=videos.txt, a file that names the held-out videos.
 Where the pairs are: tools/train.py CONFIG --data STORE, or `source.paths` of both datasets below.
 """
 
 from mmengine.dataset import DefaultSampler, default_collate
 
-from cmp.datasets import Crop, PairSampler, PropagationDataset, Resize, open_pairs
+from cmp.datasets import EpochSampler, PropagationDataset, open_pairs
 
+PAIRS = dict(
+    type=PropagationDataset,
+    source=dict(type=open_pairs, paths=["data/pairs"]),
+    strategies=("grid", "watershed"),
+    val_share=0.02,
+)
 train_dataloader = dict(
-    batch_size=10,
     num_workers=4,
     persistent_workers=True,
     prefetch_factor=4,  # batches that each worker is ahead; None where num_workers is 0
     pin_memory=True,
-    sampler=dict(type=PairSampler),
+    sampler=dict(type=EpochSampler),
     collate_fn=dict(type=default_collate),
-    dataset=dict(
-        type=PropagationDataset,
-        source=dict(type=open_pairs, paths=["data/pairs"]),
-        transforms=[dict(type=Resize, short_side_px=416), dict(type=Crop, size_px=320, random=True)],
-        strategies=("grid", "watershed"),
-        grid_stride_px=165,
-        nms_kernel=67,
-        max_points=None,
-        part="train",
-        val_share=0.02,
-    ),
+    dataset=dict(PAIRS, part="train"),
 )
 val_dataloader = dict(
-    batch_size=10,
     num_workers=2,
     persistent_workers=True,
-    # A fixed shuffle: a batch then holds several videos, which the control with a wrong image needs.
+    # A fixed shuffle: a batch then contains several videos, which the control with a wrong image needs.
     sampler=dict(type=DefaultSampler, shuffle=True, seed=0, round_up=False),
     collate_fn=dict(type=default_collate),
-    dataset=dict(
-        type=PropagationDataset,
-        source=dict(type=open_pairs, paths=["data/pairs"]),
-        transforms=[dict(type=Resize, short_side_px=416), dict(type=Crop, size_px=320, random=False)],
-        strategies=("grid", "watershed"),
-        grid_stride_px=165,
-        nms_kernel=67,
-        max_points=None,
-        part="val",
-        val_share=0.02,
-        max_pairs=2000,
-    ),
+    dataset=dict(PAIRS, part="val", max_pairs=2000),
 )

@@ -1,4 +1,4 @@
-"""CMP with a ResNet-50 and skip layers, as in the authors' demos: 28.52 M parameters, logits at stride 2."""
+"""CMP with a ResNet-50 and skip layers, as in Zhan et al.'s demos: 28.52 M parameters, logits at stride 2."""
 
 from cmp.flow import FlowQuantizer
 from cmp.models import CMP, DiscreteLoss, MotionEncoder, ResNet, SkipPropagationDecoder

@@ -1,21 +1,15 @@
-"""Adam at 0.001 for 100,000 steps: what baselines of published size take where the source names no schedule."""
+"""Adam at 0.001 for 100,000 steps: for baselines of published size whose source does not state a schedule."""
 
 from torch.optim import Adam
 
-from cmp.engine.loops import PairTrainLoop
-from cmp.engine.step import PreciseOptimWrapper
+from cmp.engine.loops import ResumableTrainLoop
+from cmp.engine.step import AutocastOptimWrapper
 
 optim_wrapper = dict(
-    type=PreciseOptimWrapper,
+    type=AutocastOptimWrapper,
     precision="float32",
     optimizer=dict(type=Adam, lr=1e-3),
 )
 param_scheduler = []
-train_cfg = dict(
-    type=PairTrainLoop,
-    max_iters=100000,
-    val_interval=10000,
-    channels_last=False,
-    accumulate_batches=1,
-    max_skips_in_row=10,
-)
+train_cfg = dict(type=ResumableTrainLoop, max_iters=100000, val_interval=10000)
+batch_rule = "sqrt"  # of the learning rate, with --batch-size; as for Adam: Malladi et al., NeurIPS 2022

@@ -3,19 +3,20 @@
 Run:     python tools/train.py THIS_FILE --data FOLDER_WITH_THE_DIGITS
 Expect:  not run by us
 Source:  Patraucean et al., ICLR 2016 workshop, by its code, viorik/ConvLSTM; differs in: the smoothness penalty is on,
-         as in the paper (its demo has it commented out), and a digit is mirrored exactly at a wall
+         as in the paper (its demo comments it out), and digits are mirrored exactly at walls
 """
 
 from mmengine.config import read_base
 from torch.optim import RMSprop
 
 from cmp.baselines.video_autoencoder import VideoAutoencoder
-from cmp.engine.loops import PairTrainLoop
-from cmp.engine.step import PreciseOptimWrapper
+from cmp.engine.loops import ResumableTrainLoop
+from cmp.engine.step import AutocastOptimWrapper
 
 with read_base():
-    from .._base_.baseline import *
     from .._base_.datasets.bouncing_digits import *
+    from .._base_.runtime import *
+    from .._base_.validation.baselines import *
 
 model = dict(
     type=VideoAutoencoder,
@@ -27,22 +28,14 @@ model = dict(
     error="gradient",
     smoothness=1e-3,
     smoothness_threshold=1e-3,
-    image_encoder=None,
 )
 train_dataloader.update(batch_size=1)
 optim_wrapper = dict(
-    type=PreciseOptimWrapper,
+    type=AutocastOptimWrapper,
     precision="float32",
     optimizer=dict(type=RMSprop, lr=1e-4),
     clip_grad=dict(type="value", clip_value=50.0),
 )
 param_scheduler = []
-train_cfg = dict(
-    type=PairTrainLoop,
-    max_iters=30_000,
-    val_interval=5000,
-    channels_last=False,
-    accumulate_batches=1,
-    max_skips_in_row=10,
-)
+train_cfg = dict(type=ResumableTrainLoop, max_iters=30_000, val_interval=5000)
 default_hooks.update(logger=dict(interval=100), checkpoint=dict(interval=1000, max_keep_ckpts=2))
