@@ -1,1 +1,1 @@
-"""From a folder of videos to a pair store: find videos, choose pairs, estimate flow, judge it, write it."""
+"""Make a pair store from a folder of videos: find videos, choose pairs, estimate flow, score it, write it."""

@@ -1,26 +1,35 @@
-"""One HTML page that shows what a pair store holds: no server, no scripts, no other files."""
+"""Show a pair store as one HTML page: no server, no scripts, no other files. The page is `browse_page.html`."""
 
 from __future__ import annotations
 
 import base64
-import html
-import io
-import json
 import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import cache
+from numbers import Real
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
+from jinja2 import Environment, StrictUndefined, Template
 
-from cmp.datasets.pair_store import PairSample, PairStore, read_records, stored_rows
+from cmp.datasets.pair_store import PairSample, PairStore, read_record, stored_rows
+from cmp.datasets.point_counts import PUBLISHED_POINTS, count_points, crop_of_pair, fit_sampling
 from cmp.flow.draw import flow_to_color
 from cmp.guidance import sample_guidance
 
-_TILE_PX = 240  # width of the pictures
+_IMAGE_WIDTH_PX = 480  # twice the width at which the page shows them, for dense screens
 _BINS = 24
-_STRIDE_PX, _KERNEL_PX = 80, 41  # guides drawn where a store has none: few enough to be seen
+_STRIDE_PX, _KERNEL_PX = 80, 41  # of the guidance points drawn where a store has none: few enough to be seen
+_NUM_CROPS = 12  # in which points are counted
+_RECIPES = (  # title, short side and side of the crop, px, K and G
+    ("Zhan et al., AlexNet", 416, 384, 81, 200),
+    ("Zhan et al., ResNet-50", 416, 320, 67, 165),
+    ("quick start", 160, 128, 15, 64),
+)
 _SCORES = {  # name: title, threshold
     "mean_flow_px": ("mean motion, px", None),
     "moving_share": ("moving", "min_moving_share"),
@@ -31,115 +40,161 @@ _SCORES = {  # name: title, threshold
     "inconsistent": ("inconsistent", "max_inconsistent"),
     "camera_share": ("camera share", "max_camera_share"),
 }
-_STYLE = """
-:root{--ink:#1c2330;--soft:#667085;--line:#e4e7ec;--paper:#f6f7f9;--accent:#3b6fd4}
-*{box-sizing:border-box}body{margin:0;background:var(--paper);color:var(--ink);font:15px/1.5 system-ui,sans-serif}
-main{max-width:1180px;margin:0 auto;padding:32px 24px}h1{margin:0;font-size:26px;overflow-wrap:anywhere}
-h2{margin:36px 0 12px;font-size:18px}p{color:var(--soft);margin:4px 0}.row{display:flex;flex-wrap:wrap;gap:14px}
-.card{background:#fff;border:1px solid var(--line);border-radius:10px;padding:14px 16px}
-.count b{display:block;font-size:26px;line-height:1.2}.count{min-width:130px;color:var(--soft)}
-.count b{color:var(--ink)}figure{margin:0}figcaption{color:var(--soft);font-size:13px;margin-top:6px}
-.pair{display:grid;grid-template-columns:repeat(3,1fr);gap:8px;margin-bottom:14px}
-.two{grid-template-columns:repeat(2,1fr);margin:0}.half{display:grid;gap:14px}
-.half{grid-template-columns:repeat(auto-fill,minmax(440px,1fr))}
-.pair img{width:100%;border-radius:6px;
-display:block}.pair figcaption{grid-column:1/-1;overflow-wrap:anywhere;margin:0}svg rect{fill:var(--accent)}
-svg rect.no{fill:#d9574a}svg line{stroke:var(--ink);stroke-dasharray:3 2}
-svg text{font-size:11px;fill:var(--soft)}table{border-collapse:collapse;width:100%;font-size:13px}
-th,td{text-align:left;padding:6px 10px;border-bottom:1px solid var(--line)}td{overflow-wrap:anywhere}
-td.n,th.n{text-align:right;font-variant-numeric:tabular-nums}.why{background:#fdecea;color:#b42318;border-radius:99px;
-padding:1px 9px;white-space:nowrap}
-"""
+_MAX_NUMBER = 2.0**60  # of what is shown as a number; infinite values and those that are not a number exceed it too
 
 
 def report_html(
-    root: str | os.PathLike, *, num_pictures: int = 12, num_rejected: int = 100, num_read: int = 2000
+    root: str | os.PathLike,
+    *,
+    num_pictures: int = 12,
+    num_rejected: int = 100,
+    num_read: int = 2000,
+    problems: list[str] | None = None,
 ) -> str:
     """Describe a store in HTML.
 
+    A record or sample that cannot be read, or that lacks what the page shows, is left out of the page. The checks are
+    those of `cmp.datasets.pair_store`, and of `_check_description` for what only the page needs.
+
     Args:
         root: the store.
-        num_pictures: pairs in the gallery, spread evenly over the store; and at most as many rejected ones, an equal
-            number of each reason, where their pictures are stored.
+        num_pictures: pairs in the gallery, spread evenly over the store. As many rejected pairs at most are shown, an
+            equal number per reason, where their images are stored. With 0 no guidance points are counted per crop.
         num_rejected: rejected pairs in the table, spread evenly too.
-        num_read: pairs read at most for the histograms, spread evenly. Points are counted on the gallery's pairs where
-            the store has no candidates.
+        num_read: at most this many pairs are read for the histograms, spread evenly. Points are counted on the pairs of
+            the gallery where the store has no candidates.
+        problems: receives one line per record and per sample that is left out, which names the file and what is wrong.
 
-    Raises FileNotFoundError or ValueError if there is no store, or it is damaged; see `PairStore`.
+    Raises:
+        FileNotFoundError: there is no store.
+        ValueError: store.json or the index is damaged; see `PairStore`.
     """
-    store, records = PairStore(root), read_records(root)
+    problems = [] if problems is None else problems
+    records = _read_records(Path(root), problems)
+    store = PairStore(root, records=records)
+    settings = store.about["settings"]
     dropped = [(record["source"]["path"], pair) for record in records.values() for pair in record["dropped"]]
-    statuses = Counter(record["status"] for record in records.values())
-    counts = {"pairs": len(store), "rejected pairs": len(dropped), "videos": statuses["done"]}
-    counts |= {"videos skipped": statuses["skipped"], "videos failed": statuses["failed"]}
-    counts["MB"] = round(sum(record["shard"]["bytes"] for record in records.values() if record["shard"]) / 1e6, 1)
-    cards = "".join(f'<div class="card count"><b>{value:,}</b>{name}</div>' for name, value in counts.items())
-
-    gap_s, gap_frames, points = [], [], []
     read = _spread(len(store), num_read)
-    for position in read:
-        meta = json.loads(store.read_member(position, "json"))
-        gap_s.append(meta["times_s"][1] - meta["times_s"][0])
-        gap_frames.append(meta["frames"][1] - meta["frames"][0])
-        if store.has(position, "guides.npy"):
-            points.append(len(np.load(io.BytesIO(store.read_member(position, "guides.npy")), allow_pickle=False)))
-    gallery, counted = [], []
-    for position in _spread(len(store), num_pictures):
-        sample = store.read(position)
-        chosen = sample.candidates
-        if chosen is None:
-            chosen = sample_guidance(
-                sample.flow, rng=np.random.default_rng(position), grid_stride_px=_STRIDE_PX, nms_kernel=_KERNEL_PX
-            )
-            counted.append(len(chosen))
-        gallery.append(_pair_html(sample, chosen))
-    points_name = "candidates an image" if points else "guides an image of the gallery"
-    charts = [("gap, s", gap_s), ("gap, frames", gap_frames), (points_name, points or counted)]
-    charts = "".join(_histogram(*chart) for chart in charts)
-    kept = [row["quality"] for record in records.values() for row in record["samples"]]
-    limits = store.about["settings"].get("thresholds", {})
-    scores = "".join(
-        _histogram(
-            title,
-            [quality[name] for quality in kept if name in quality],
-            [pair["quality"][name] for _, pair in dropped if name in pair["quality"]],
-            limits.get(limit),
-        )
-        for name, (title, limit) in _SCORES.items()
+    distributions = _read_distributions(store, read, problems)
+    gallery = list(_gallery(store, num_pictures, problems))
+    if not distributions["points"]:
+        distributions["points"] = [pair["num_points"] for pair in gallery if pair["points_are_drawn"]]
+        points_name = "guidance points per image of the gallery"
+    else:
+        points_name = "candidates per image"
+    names = {"gap_s": "gap, s", "gap_frames": "gap, frames", "points": points_name}
+    rejected = list(_rejected_gallery(PairStore(root, rejected=True, records=records), records, num_pictures, problems))
+    bad = [record for record in records.values() if record["status"] != "done"][:num_rejected]
+    return _template().render(
+        title=Path(root).resolve().name,
+        counts=_counts(store, records, len(dropped)),
+        problems=problems,
+        problem_rows=[[problem] for problem in problems[:num_rejected]],
+        num_read=len(read),
+        num_pairs=len(store),
+        charts=[_histogram(names[name], values) for name, values in distributions.items()],
+        points=_points_per_crop(store, problems) if num_pictures else [],
+        scores=_score_charts(records, settings.get("thresholds")),
+        gallery=gallery,
+        reasons=Counter(pair["reasons"][0] for _, pair in dropped).most_common(),
+        rejected=rejected,
+        dropped=[_rejected_row(*dropped[i]) for i in _spread(len(dropped), num_rejected)],
+        dropped_heads=["video", "frames", "reasons", *(title for title, _ in _SCORES.values())],
+        num_dropped=len(dropped),
+        bad=[{"path": r["source"]["path"]} | {k: r[k] for k in ("status", "reason", "detail")} for r in bad],
+        settings=[[name, value] for name, value in sorted(settings.items()) if value is not None],
     )
 
-    reasons = Counter(pair["reasons"][0] for _, pair in dropped)
-    why = "".join(f'<div class="card count"><b>{n:,}</b>{html.escape(r)}</div>' for r, n in reasons.most_common())
-    rows = "".join(_rejected_row(*dropped[i]) for i in _spread(len(dropped), num_rejected))
-    rejected = "".join(_rejected_gallery(PairStore(root, rejected=True), records, num_pictures))
-    bad = [record for record in records.values() if record["status"] != "done"]
-    bad_rows = "".join(
-        f"<tr><td>{_text(r['source']['path'])}</td><td>{_text(r['status'])}</td>"
-        f'<td><span class="why">{_text(r["reason"])}</span></td><td>{_text(r["detail"])}</td></tr>'
-        for r in bad[:num_rejected]
+
+@cache
+def _template() -> Template:
+    """The page. Every value is escaped, and names that are not valid UTF-8 are shown with backslashes."""
+
+    def finalize(value: Any) -> Any:
+        if hasattr(value, "__html__"):  # escaped already, by a macro
+            return value
+        return str(value).encode("utf-8", "backslashreplace").decode()
+
+    environment = Environment(
+        autoescape=True, undefined=StrictUndefined, finalize=finalize, trim_blocks=True, lstrip_blocks=True
     )
-    settings = "".join(
-        f"<tr><td>{_text(name)}</td><td>{_text(value)}</td></tr>"
-        for name, value in sorted(store.about["settings"].items())
-        if value is not None
-    )
-    title = _text(Path(root).resolve().name)
-    empty = "<p>none</p>"
-    return f"""<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{title}: pairs</title>
-<meta name="viewport" content="width=device-width"><style>{_STYLE}</style></head><body><main>
-<h1>{title}</h1><p>frame pairs with optical flow, for Conditional Motion Propagation</p><br>
-<div class="row">{cards}</div>
-<h2>Distributions</h2><p>over {len(read):,} of {len(store):,} pairs</p><div class="row">{charts}</div>
-<h2>Scores</h2><p>kept pairs blue, rejected ones red; the line is the threshold</p><div class="row">{scores}</div>
-<h2>Pairs</h2><p>first frame with guides; flow (hue: direction, saturation: length); both</p>
-{"".join(gallery) or empty}
-<h2>Rejected pairs</h2><div class="row">{why}</div><br><div class="half">{rejected}</div><br>
-{_table("video|frames|reasons|" + "|".join(title for title, _ in _SCORES.values()), rows) if rows else empty}
-<p>{min(len(dropped), num_rejected):,} of {len(dropped):,}, spread over the store</p>
-<h2>Videos without pairs</h2>{_table("video|verdict|reason|detail", bad_rows) if bad else empty}
-<h2>Settings</h2>{_table("setting|value", settings) if settings else empty}
-</main></body></html>
-"""
+    return environment.from_string(Path(__file__).with_name("browse_page.html").read_text("utf-8"))
+
+
+# ---------------------------------------------------------------------------------------------------- reading
+
+
+def _read_records(root: Path, problems: list[str]) -> dict[str, dict]:
+    """All valid records by video id, sorted; every other one is a line in problems."""
+    records = {}
+    folder = root / "videos"
+    for name in sorted(os.listdir(folder)) if folder.is_dir() else ():
+        if not name.endswith(".json"):
+            continue
+        try:
+            record = read_record(folder / name, whole=True)
+        except (OSError, ValueError) as error:
+            problems.append(_one_line(str(error)))
+            continue
+        records[record["video_id"]] = record
+    return records
+
+
+@contextmanager
+def _left_out(store: PairStore, position: int, problems: list[str]) -> Iterator[None]:
+    """Make a line of what reading or drawing one sample raises; the line names the sample once."""
+    try:
+        yield
+    except (ValueError, TypeError, ArithmeticError, OSError, cv2.error) as error:
+        text = str(error) or type(error).__name__
+        if str(store.path) not in text:
+            text = f"{store.place_of(position, 'json')} cannot be shown ({text})"
+        if (line := _one_line(text)) not in problems:
+            problems.append(line)
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())[:600]
+
+
+def _check_description(meta: Mapping, place: str) -> None:
+    """Raise ValueError, naming `place`, where the description of a sample lacks what the page shows."""
+
+    def is_number(value: Any) -> bool:
+        return isinstance(value, Real) and not isinstance(value, bool) and abs(value) <= _MAX_NUMBER
+
+    def has(name: str, key: str, test: Any) -> bool:
+        part = meta.get(name)
+        return isinstance(part, dict) and test(part.get(key))
+
+    def is_text(value: Any) -> bool:
+        return isinstance(value, str)
+
+    valid = {name: isinstance(meta.get(name), list) and len(meta[name]) == 2 and all(map(is_number, meta[name]))
+             for name in ("times_s", "frames")}  # fmt: skip
+    valid |= {
+        "video": has("video", "path", is_text),
+        "quality": has("quality", "mean_flow_px", is_number),
+        "estimator": has("estimator", "name", is_text),
+    }
+    for name, good in valid.items():
+        if not good:
+            raise ValueError(f"{place} has no valid {name}, got {repr(meta.get(name))[:80]}")
+
+
+def _read_distributions(store: PairStore, positions: Sequence[int], problems: list[str]) -> dict[str, list[float]]:
+    """Time and frames between the frames of each pair, and its number of candidates where they are stored."""
+    found: dict[str, list[float]] = {"gap_s": [], "gap_frames": [], "points": []}
+    for position in positions:
+        with _left_out(store, position, problems):
+            meta = store.read_meta(position)
+            _check_description(meta, store.place_of(position, "json"))
+            candidates = store.read_candidates(position)
+            for name, (first, second) in (("gap_s", meta["times_s"]), ("gap_frames", meta["frames"])):
+                found[name].append(second - first)
+            if candidates is not None:
+                found["points"].append(len(candidates))
+    return found
 
 
 def _spread(count: int, wanted: int) -> list[int]:
@@ -148,25 +203,37 @@ def _spread(count: int, wanted: int) -> list[int]:
     return [(2 * i + 1) * count // (2 * wanted) for i in range(wanted)]
 
 
-def _text(value: object) -> str:
-    """For HTML, and for files whose names are no valid UTF-8."""
-    return html.escape(str(value).encode("utf-8", "backslashreplace").decode())
+# ------------------------------------------------------------------------------------------- parts of the page
 
 
-def _table(heads: str, rows: str) -> str:
-    head = "".join(f"<th>{name}</th>" for name in heads.split("|"))
-    return f'<div class="card"><table><tr>{head}</tr>{rows}</table></div>'
+def _counts(store: PairStore, records: Mapping[str, dict], num_dropped: int) -> dict[str, float]:
+    statuses = Counter(record["status"] for record in records.values())
+    return {
+        "pairs": len(store),
+        "rejected pairs": num_dropped,
+        "videos": statuses["done"],
+        "videos skipped": statuses["skipped"],
+        "videos failed": statuses["failed"],
+        "MB": round(sum(record["shard"]["bytes"] for record in records.values() if record["shard"]) / 1e6, 1),
+    }
 
 
-def _rejected_row(path: str, pair: dict) -> str:
-    scores = pair["quality"]
-    cells = "".join(f'<td class="n">{scores[name]:.2f}</td>' if name in scores else "<td></td>" for name in _SCORES)
-    why = " ".join(f'<span class="why">{_text(reason)}</span>' for reason in pair["reasons"])
-    return f"<tr><td>{_text(path)}</td><td>{pair['frames'][0]} to {pair['frames'][1]}</td><td>{why}</td>{cells}</tr>"
+def _gallery(store: PairStore, count: int, problems: list[str]) -> Iterator[dict]:
+    """Images and a line of text for each of `count` kept pairs, spread over the store."""
+    for position in _spread(len(store), count):
+        with _left_out(store, position, problems):
+            sample = store.read(position)
+            _check_description(sample.meta, store.place_of(position, "json"))
+            points_yx = sample.candidates
+            if points_yx is None:
+                points_yx = sample_guidance(
+                    sample.flow, rng=np.random.default_rng(position), grid_stride_px=_STRIDE_PX, nms_kernel=_KERNEL_PX
+                )
+            yield _shown_pair(sample, points_yx) | {"points_are_drawn": sample.candidates is None}
 
 
-def _rejected_gallery(store: PairStore, records: Mapping[str, dict], count: int) -> Iterator[str]:
-    """Pictures of rejected pairs: an equal number of each reason, spread over the store."""
+def _rejected_gallery(store: PairStore, records: Mapping[str, dict], count: int, problems: list[str]) -> Iterator[dict]:
+    """Images of rejected pairs: an equal number per reason, spread over the store."""
     places: dict[str, list[int]] = {}
     rows = [row for video_id in store.videos for row in stored_rows(records[video_id], rejected=True)]
     for position, row in enumerate(rows):
@@ -174,68 +241,109 @@ def _rejected_gallery(store: PairStore, records: Mapping[str, dict], count: int)
     for reason in sorted(places):
         for index in _spread(len(places[reason]), -(-count // len(places))):
             position = places[reason][index]
-            sample = store.read(position)
-            pictures = "".join(_image(_picture(image)) for image in (sample.first, flow_to_color(sample.flow)))
-            why = " ".join(f'<span class="why">{_text(text)}</span>' for text in rows[position]["reasons"])
-            first, second = rows[position]["frames"]
-            text = _text(f"{sample.meta['video']['path']}, frames {first} to {second}")
-            yield f'<figure class="card pair two">{pictures}<figcaption>{why} {text}</figcaption></figure>'
+            with _left_out(store, position, problems):
+                sample = store.read(position)
+                _check_description(sample.meta, store.place_of(position, "json"))
+                first, second = rows[position]["frames"]
+                yield {
+                    "images": [_data_url(_resized(image)) for image in (sample.first, flow_to_color(sample.flow))],
+                    "reasons": rows[position]["reasons"],
+                    "text": f"{sample.meta['video']['path']}, frames {first} to {second}",
+                }
 
 
-def _picture(image: np.ndarray) -> np.ndarray:
-    """At the width of the gallery, twice for dense screens."""
-    height, width = image.shape[:2]
-    return cv2.resize(image, (2 * _TILE_PX, max(1, round(height * 2 * _TILE_PX / width))), interpolation=cv2.INTER_AREA)
+def _points_per_crop(store: PairStore, problems: list[str]) -> list[list[str]]:
+    """Rows of the table of guidance points: what each recipe chooses, and K and G for the paper's number."""
+    rows = []
+    for title, short_side_px, size_px, kernel, stride_px in _RECIPES:
+        crops = []
+        for position in _spread(len(store), _NUM_CROPS):
+            with _left_out(store, position, problems):
+                crops.append(crop_of_pair(store, position, short_side_px=short_side_px, size_px=size_px))
+        if not crops:
+            continue
+        how = dict(nms_kernel=kernel, grid_stride_px=stride_px)
+        counts = count_points(crops, **how)
+        wanted = fit_sampling(crops, PUBLISHED_POINTS, **how)
+        found = f"K {wanted.nms_kernel}, G {wanted.grid_stride_px} ({wanted.mean_points:.1f})"
+        shares = f"{counts.grid.mean():.1f} + {counts.watershed.mean():.1f}"
+        rows.append(
+            [title, f"{size_px} px of {short_side_px}", f"{kernel}, {stride_px}", f"{counts.mean:.1f}", shares, found]
+        )
+    return rows
 
 
-def _pair_html(sample: PairSample, points_yx: np.ndarray) -> str:
+def _rejected_row(path: str, pair: dict) -> dict:
+    scores = [pair["quality"].get(name) for name in _SCORES]
+    frames = f"{pair['frames'][0]} to {pair['frames'][1]}"
+    return {"path": path, "frames": frames, "reasons": pair["reasons"], "scores": scores}
+
+
+def _shown_pair(sample: PairSample, points_yx: np.ndarray) -> dict:
     height, width = sample.first.shape[:2]
-    scale = 2 * _TILE_PX / width
-    picture, color = _picture(sample.first), _picture(flow_to_color(sample.flow))
-    guides = picture.copy()
+    scale = _IMAGE_WIDTH_PX / width
+    image, color = _resized(sample.first), _resized(flow_to_color(sample.flow))
+    with_points = image.copy()
     for y, x in points_yx:
         start = np.round((np.array([x, y]) + 0.5) * scale).astype(int)
         end = np.round((np.array([x, y]) + 0.5 + sample.flow[y, x]) * scale).astype(int)
         for ink, thickness in (((0, 0, 0), 4), ((255, 220, 60), 2)):
-            cv2.arrowedLine(guides, start.tolist(), end.tolist(), ink, thickness, cv2.LINE_AA, tipLength=0.3)
-        cv2.circle(guides, start.tolist(), 3, (230, 60, 60), -1, cv2.LINE_AA)
-    pictures = "".join(map(_image, (guides, color, cv2.addWeighted(picture, 0.5, color, 0.5, 0))))
+            cv2.arrowedLine(with_points, start.tolist(), end.tolist(), ink, thickness, cv2.LINE_AA, tipLength=0.3)
+        cv2.circle(with_points, start.tolist(), 3, (230, 60, 60), -1, cv2.LINE_AA)
     meta = sample.meta
     text = (
         f"{meta['video']['path']}, frames {meta['frames'][0]} to {meta['frames'][1]}: {width} x {height} px, "
-        f"mean motion {meta['quality']['mean_flow_px']:.1f} px, {len(points_yx)} guides, {meta['estimator']['name']}"
+        f"mean motion {meta['quality']['mean_flow_px']:.1f} px, {len(points_yx)} guidance points, "
+        f"{meta['estimator']['name']}"
     )
-    return f'<figure class="card pair">{pictures}<figcaption>{_text(text)}</figcaption></figure>'
+    images = (with_points, color, cv2.addWeighted(image, 0.5, color, 0.5, 0))
+    return {"images": [_data_url(image) for image in images], "text": text, "num_points": len(points_yx)}
 
 
-def _image(image: np.ndarray) -> str:
+def _resized(image: np.ndarray) -> np.ndarray:
+    """The image at the width of the gallery, its ratio of sides kept."""
+    height, width = image.shape[:2]
+    size = (_IMAGE_WIDTH_PX, max(1, round(height * _IMAGE_WIDTH_PX / width)))
+    return cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+
+
+def _data_url(image: np.ndarray) -> str:
     data = cv2.imencode(".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, 85])[1]
-    return f'<img alt="" loading="lazy" src="data:image/jpeg;base64,{base64.b64encode(data.tobytes()).decode()}">'
+    return f"data:image/jpeg;base64,{base64.b64encode(data.tobytes()).decode()}"
 
 
-def _histogram(name: str, values: Sequence[float], rejected: Sequence[float] = (), limit: float | None = None) -> str:
-    """A chart in SVG; its last bar also holds what lies beyond the 99th percentile. `limit` is drawn as a line."""
+def _score_charts(records: Mapping[str, dict], thresholds: Any) -> list[dict]:
+    """One histogram per score, kept pairs against rejected ones, with the threshold that decides."""
+    limits = thresholds if isinstance(thresholds, dict) else {}
+    kept, rejected = (
+        [row["quality"] for record in records.values() for row in record[name]] for name in ("samples", "dropped")
+    )
+    charts = []
+    for name, (title, limit) in _SCORES.items():
+        of_kept, of_rejected = ([quality[name] for quality in part if name in quality] for part in (kept, rejected))
+        charts.append(_histogram(title, of_kept, of_rejected, limits.get(limit)))
+    return charts
+
+
+def _histogram(name: str, values: Sequence[float], rejected: Sequence[float] = (), limit: Any = None) -> dict:
+    """A chart for the template. Its last bar also counts what is beyond the 99th percentile. `limit` becomes a line."""
+    values, rejected = ([value for value in part if abs(value) <= _MAX_NUMBER] for part in (values, rejected))
     everything = [*values, *rejected]
     if not everything:
-        return f'<figure class="card"><p>no pairs</p><figcaption>{_text(name)}</figcaption></figure>'
+        return {"name": name, "empty": True}
     low, high = float(min(everything)), float(np.percentile(everything, 99))
-    if high - low < 1e-6:
-        low, high = low - 0.5, low + 0.5
+    if high - low < 1e-6 * max(1.0, abs(low)):
+        low, high = low - 0.5 * max(1.0, abs(low)), low + 0.5 * max(1.0, abs(low))
     counts = [np.histogram(np.clip(part, low, high), bins=_BINS, range=(low, high))[0] for part in (values, rejected)]
     scale = 96 / (counts[0] + counts[1]).max()
-    bars = "".join(
-        f'<rect class="{kind}" x="{10 * i + 1}" y="{100 - scale * (under + n):.1f}" width="8" '
-        f'height="{scale * n:.1f}"><title>{n}</title></rect>'
+    bars = [
+        {"kind": kind, "x": 10 * i + 1, "y": 100 - scale * (under + n), "height": scale * n, "count": int(n)}
         for kind, part, below in (("", counts[0], 0 * counts[0]), ("no", counts[1], counts[0]))
         for i, (n, under) in enumerate(zip(part, below))
         if n
-    )
+    ]
     width = 10 * _BINS
-    if limit is not None and low <= limit <= high:
-        place = width * (limit - low) / (high - low)
-        bars += f'<line x1="{place:.1f}" x2="{place:.1f}" y1="0" y2="100"/>'
-    return (
-        f'<figure class="card"><svg width="{width}" height="118" role="img">{bars}<text x="0" y="114">{low:.3g}</text>'
-        f'<text x="{width}" y="114" text-anchor="end">{high:.3g}</text></svg>'
-        f"<figcaption>{_text(name)} (median {np.median(everything):.3g})</figcaption></figure>"
-    )
+    is_number = isinstance(limit, Real) and not isinstance(limit, bool)
+    place = width * (limit - low) / (high - low) if is_number and low <= limit <= high else None
+    chart = {"name": name, "empty": False, "width": width, "bars": bars, "limit": place, "low": low, "high": high}
+    return chart | {"median": float(np.median(everything))}

@@ -1,9 +1,9 @@
-"""Say beforehand what a preparation will take: pairs, bytes and hours, from a random sample of the videos.
+"""Estimate the pairs, bytes and hours of a preparation from a random sample of the videos.
 
-Of every video the header is read: length, rate and size. They give the pairs that would be chosen, roughly, and so how
-heavy the video is beside the others: chosen pairs times pixels. Of a random sample the pairs are really made, into a
-folder that is thrown away. What the sample gave for each unit of weight holds for the rest (a ratio estimate), and how
-much its videos differ says how far that may be off.
+The header of every video is read: length, rate and size. They give the approximate number of pairs that would be
+chosen, and the weight of the video: chosen pairs times pixels. For a random sample the pairs are really made, in a
+temporary folder. The result per unit of weight is applied to all videos (a ratio estimate). How much the videos of the
+sample differ gives the interval of the estimate.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import numpy as np
 from tqdm import tqdm
 
 from cmp.datasets.pair_store import begin_store, lock_store, read_records
-from cmp.video.find import VideoSource, find_videos
+from cmp.video.find import VideoSource, find_videos, nothing_found
 from cmp.video.probe import open_container
 from cmp.video.readers import open_video
 from data_prep.deadlines import Deadline
@@ -35,7 +35,7 @@ _HEADER_S = 60.0  # for reading one header
 
 @dataclass(frozen=True)
 class Amount:
-    """An estimate, and how far the truth may be off to either side (95 %, of sampling alone)."""
+    """An estimate, and half the width of its 95 % interval (for the choice of the sample only)."""
 
     value: float
     spread: float
@@ -45,10 +45,14 @@ class Amount:
 class Estimate:
     """What `estimate_folder` found.
 
-    found: videos in the folder; readable: those whose header gives a length and a size; sampled: those really done.
-    chosen: pairs that the headers promise, over all videos; kept_share: of the chosen pairs of the sample.
-    pairs, bytes: in the finished store; core_hours: of one worker on this machine; hours: with `num_workers` of them.
-    lost: reasons of sampled videos that gave nothing, with their number.
+    found: number of videos in the folder.
+    readable: number of videos whose header gives a length and a size.
+    sampled: number of videos that were really prepared.
+    chosen: number of pairs over all videos, by the lengths in the headers.
+    kept_share: share of the chosen pairs that were kept, in the sample.
+    pairs, bytes: of the finished store.
+    core_hours: with one worker on this machine; hours: with `num_workers` workers.
+    lost: number of sampled videos without pairs, per reason.
     """
 
     found: int
@@ -75,16 +79,16 @@ def estimate_folder(
     deadline: Deadline | None = Deadline(),  # noqa: B008 (frozen)
     show_progress: bool = True,
 ) -> Estimate:
-    """Estimate what `prepare_folder` would make of a folder; what a store already holds is not looked at.
+    """Estimate what `prepare_folder` would make of a folder. What a store already contains is not considered.
 
     Args:
-        num_videos: size of the sample; all readable ones if there are no more.
-        seed: of the sample's choice.
-        num_workers, stall_s, deadline: see `prepare_folder`; hours are for so many workers at a time.
+        num_videos: size of the sample; all readable videos if there are fewer.
+        seed: of the choice of the sample.
+        num_workers, stall_s, deadline: see `prepare_folder`; the hours are for this number of workers.
 
     Raises:
-        FileNotFoundError, NotADirectoryError: `video_dir` is no folder.
-        ValueError: it holds no video, none whose header gives a length and a size, or num_videos is below 1.
+        FileNotFoundError, NotADirectoryError: `video_dir` is not a folder.
+        ValueError: it contains no videos, or none whose header gives a length and a size; or num_videos is below 1.
         RuntimeError: a worker could not start.
     """
     if num_videos < 1:
@@ -92,14 +96,14 @@ def estimate_folder(
     check_limits(num_workers, stall_s)
     sources = find_videos(video_dir)
     if not sources:
-        raise ValueError(f"{video_dir}: holds no video")
+        raise ValueError(nothing_found(str(video_dir)))
     num_workers = num_workers or available_cores()
     options = {"num_workers": num_workers, "initialize": initialize_worker}
     tasks = [(str(video_dir), source, settings) for source in sources]
     headers = _results(LocalExecutor(read_header, stall_s=_HEADER_S, **options), tasks, None, "headers", show_progress)
     readable = [(source, *header) for source, header in zip(sources, headers) if header]
     if not readable:
-        raise ValueError(f"{video_dir}: no video whose header gives a length and a size")
+        raise ValueError(f"{video_dir}: contains no video whose header gives a length and a size")
     chosen = np.asarray([pairs for _, pairs, _ in readable], np.float64)
     weights = chosen * np.asarray([pixels for _, _, pixels in readable])
     rng = np.random.default_rng(seed)
@@ -115,7 +119,7 @@ def estimate_folder(
         executor = LocalExecutor(timed_prepare, stall_s=stall_s, limit_s=limit_s, **options)
         seconds = np.asarray(_results(executor, tasks, stall_s or 0.0, "sample", show_progress), np.float64)
         records = read_records(out)
-        found = [records.get(task.source.video_id) for task in tasks]
+        found = [records.get(readable[i][0].video_id) for i in sample]
         pairs = np.asarray([len(record["samples"]) if record else 0 for record in found], np.float64)
         num_bytes = np.asarray([_stored_bytes(out, record) for record in found], np.float64)
     core_hours = scale_up(seconds / 3600, weights[sample], weights)
@@ -135,15 +139,15 @@ def estimate_folder(
 
 
 def scale_up(values: np.ndarray, weights: np.ndarray, all_weights: np.ndarray) -> Amount:
-    """Ratio estimate of a sum over N items from n of them drawn without replacement.
+    """Estimate a sum over N items from n of them, drawn without replacement (ratio estimate).
 
     Args:
         values, weights: (n,) of the sample; all_weights: (N,).
 
     Returns:
         sum(all_weights) * sum(values) / sum(weights), and the half width of its 95 % interval: Student's t for n - 1
-        degrees of freedom, times the standard error of the residuals, with the correction for finite populations. 0 if
-        the sample is all there is, infinite for a sample of one.
+        degrees of freedom, times the standard error of the residuals, with the correction for finite populations. The
+        half width is 0 if the sample contains all items, and infinite for a sample of one.
 
     Source: Cochran, Sampling Techniques, 1977, section 6.4.
     """
@@ -157,15 +161,15 @@ def scale_up(values: np.ndarray, weights: np.ndarray, all_weights: np.ndarray) -
     if n == 1:
         return Amount(value, float("inf"))
     variance = ((values - ratio * weights) ** 2).sum() / (n - 1)
-    from scipy.special import stdtrit  # here: every worker imports this module too, and never comes by
+    from scipy.special import stdtrit  # here: every worker imports this module too, and never needs it
 
-    # Scaled by the sample's own mean weight, as the ratio is: sum(all)/mean(weights) stands for N.
+    # Scaled by the mean weight of the sample, as the ratio is: sum(all) / mean(weights) takes the place of N.
     error = all_weights.sum() / weights.mean() * np.sqrt((1 - n / total) * variance / n)
     return Amount(value, float(stdtrit(n - 1, 0.975) * error))
 
 
 def read_header(task: tuple[str, VideoSource, PrepareSettings], progress: Callable) -> tuple[int, int] | None:
-    """(pairs, pixels of a stored frame) as a video's header promises them; None if it promises nothing. In a worker."""
+    """(pairs, pixels of a stored frame) by a video's header; None if it gives no length or size. Runs in a worker."""
     video_dir, source, settings = task
     path = Path(video_dir) / source.path
     try:
@@ -187,19 +191,19 @@ def read_header(task: tuple[str, VideoSource, PrepareSettings], progress: Callab
             return None
         height, width = settings.stored_size(size_hw)
         return len(settings.choose(times_s)), height * width
-    except Exception:  # whatever a library makes of a strange file: the job itself will say what is wrong
+    except Exception:  # whatever a library raises for a strange file: the job itself will name what is wrong
         return None
 
 
 def timed_prepare(task: VideoTask, progress: Callable) -> float:
-    """Do one video; returns the seconds it took. In a worker."""
+    """Prepare one video; returns the seconds it took. Runs in a worker."""
     start = time.perf_counter()
     prepare_video(task, progress)
     return time.perf_counter() - start
 
 
 def _results(executor: LocalExecutor, tasks: list, lost: object, name: str, show_progress: bool) -> list:
-    """What became of each task, in their order; `lost` where its process crashed, hung or took too long."""
+    """The result of each task, in their order; `lost` for a task whose process crashed, hung or took too long."""
     results = [lost] * len(tasks)
     places = {id(task): place for place, task in enumerate(tasks)}
     bar = tqdm(total=len(tasks), unit="video", desc=name, disable=not show_progress, dynamic_ncols=True)
@@ -208,7 +212,7 @@ def _results(executor: LocalExecutor, tasks: list, lost: object, name: str, show
             executor.submit(task)
         for task, outcome in executor.outcomes():
             if outcome.status == "error":
-                raise RuntimeError(f"stopped: {outcome.detail.strip().splitlines()[-1]}")
+                raise RuntimeError(f"stopped: {outcome.last_line}")
             if outcome.status == "done":
                 results[places[id(task)]] = outcome.value
             bar.update(1)

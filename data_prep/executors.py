@@ -1,9 +1,8 @@
 """Run tasks in child processes that may crash or hang without harm to the others.
 
-`concurrent.futures` gives up the whole pool when one child dies and cannot stop one that hangs in native code. Here
-every worker is a process of its own behind a pipe: a dead, silent or late one is replaced and only its task is
-affected. Being killed from outside needs nothing of the worker, so it also ends one whose native code holds the
-interpreter.
+`concurrent.futures` gives up the whole pool when one child dies, and cannot stop one that hangs in native code. Here
+every worker is a separate process behind a pipe. A dead, silent or late worker is replaced, and only its task is
+affected. Workers are ended by a signal from outside, which works even if their native code holds the interpreter.
 """
 
 from __future__ import annotations
@@ -20,10 +19,13 @@ import traceback
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
-_MAX_FAILED_STARTS, _MAX_KILLED_STARTS = 3, 30  # in a row; a kill comes from outside and may be over soon
+from cmp.interrupts import interrupts_held
+
+_MAX_FAILED_STARTS, _MAX_KILLED_STARTS = 3, 30  # in a row; kills come from outside and may soon be over
 _PR_SET_PDEATHSIG = 1  # of Linux's prctl
 
 
@@ -31,22 +33,32 @@ _PR_SET_PDEATHSIG = 1  # of Linux's prctl
 class Outcome:
     """What became of a task.
 
-    status: "done" (value is what the function returned), "error" (it raised; detail is the traceback), "died" (its
-        process ended; detail says how), "killed" (the same by SIGKILL, so from outside: the system when memory ran
-        out, or a person), "stalled" (its process was silent for too long and was ended) or "late" (the same for a
-        task that took longer than it may, whatever it reported).
+    status: one of
+        "done": value is what the function returned.
+        "error": the function raised; detail is the traceback.
+        "died": its process ended; detail states how.
+        "killed": its process was ended by SIGKILL, so from outside: by the system when memory ran out, or by a person.
+        "stalled": its process reported nothing for too long and was ended.
+        "late": the task took longer than allowed, whatever it reported, and its process was ended.
     """
 
     status: str
     value: Any = None
     detail: str = ""
 
+    @property
+    def last_line(self) -> str:
+        """The last line of the detail. Of an error in writing the store, which names its file, only the message."""
+        line = self.detail.strip().splitlines()[-1]
+        name, _, message = line.partition(": ")
+        return message if name.endswith("StoreWriteError") else line
+
 
 @dataclass(frozen=True)
 class TimeLimit:
-    """What a task may hand to `progress` once it knows its own length: how long it may take, from its start, s.
+    """The seconds that a task may take from its start; a task may pass one to `progress` once it knows its length.
 
-    Only the first one a task sends counts: progress alone cannot keep it alive for ever.
+    Only the first one that a task sends counts, so that a task cannot extend its time again and again.
     """
 
     seconds: float
@@ -57,16 +69,16 @@ class LocalExecutor:
 
     Args:
         function: called in the workers as function(task, progress); importable by name. `progress` takes any value
-            that can be pickled, hands it to `on_progress` in this process, and shows that the task is alive.
-        num_workers: processes at a time; all cores this process may use if None.
+            that can be pickled. The value goes to `on_progress` in this process, and shows that the task is alive.
+        num_workers: number of processes at the same time; all cores that this process may use if None.
         initialize: called once in every new worker.
-        stall_s: a worker that has sent nothing for so long is killed; None to wait for ever.
-        limit_s: told a task, says how long it may take from its start, s, or None for ever. The task itself may set
-            this once, see `TimeLimit`.
-        tasks_per_worker: a worker is replaced after so many tasks, so leaks of native libraries stay bounded.
-        max_growth_bytes: so is one whose resident memory, after a task, is so much above what it was after its first.
-            Growth and not size: what an estimator needs from the start is no leak.
-        on_progress: called with what workers report, but for time limits.
+        stall_s: a worker that has sent nothing for this many seconds is killed; None for no limit.
+        limit_s: called with a task; returns the seconds that it may take from its start, or None for no limit. The task
+            may set this once itself, see `TimeLimit`.
+        tasks_per_worker: a worker is replaced after this many tasks, so that leaks of native libraries stay bounded.
+        max_growth_bytes: a worker is also replaced when its resident memory has grown by this much since its first
+            task. Growth and not size counts, because what an estimator needs from the start is not a leak.
+        on_progress: called with what workers report, except time limits.
 
     Workers ignore Ctrl-C (this process decides) and die with this process, however it ends.
     """
@@ -100,7 +112,7 @@ class LocalExecutor:
         self._pending.append(task)
 
     def outcomes(self) -> Iterator[tuple[Any, Outcome]]:
-        """Yield (task, outcome) as tasks end, in any order, until none is left.
+        """Yield (task, outcome) as tasks end, in any order, until all are done.
 
         Raises:
             RuntimeError: three workers in a row ended before they could take a task, or thirty were killed.
@@ -160,7 +172,7 @@ class LocalExecutor:
                 ends.append(worker.heard_at + self._stall_s)
             if worker.busy and worker.limit_s is not None:
                 ends.append(worker.given_at + worker.limit_s)
-        # A little later than the end itself, so that it has passed. Capped: a wait of months overflows in C.
+        # Slightly later than the end, so that it has passed. Capped, because a wait of months overflows in C.
         timeout = min(max(0.0, min(ends) - time.monotonic()) + 0.001, 3600.0) if ends else None
         found = wait(list(handles), timeout)
         return list(dict.fromkeys(handles[handle] for handle in found))
@@ -227,7 +239,9 @@ class _Worker:
         self.connection, theirs = context.Pipe()
         arguments = (theirs, self.function, self.initialize, os.getpid())
         self.process = context.Process(target=_serve, args=arguments, daemon=True)
-        self.process.start()
+        resource_tracker.ensure_running()  # the first start would do it, and unblock SIGINT afterwards
+        with interrupts_held():  # Ctrl-C reaches the workers too, and this one would be importing
+            self.process.start()
         theirs.close()
 
     def give(self, task: Any, limit_s: float | None) -> None:
@@ -259,7 +273,7 @@ class _Worker:
 
 
 def check_limits(num_workers: int | None, stall_s: float | None) -> None:
-    """Raise ValueError for what `LocalExecutor` would refuse: a job asks before it writes anything."""
+    """Raise ValueError for values that `LocalExecutor` refuses, so that a job can check them before it writes."""
     if num_workers is not None and num_workers < 1:
         raise ValueError(f"num_workers must be at least 1, got {num_workers}")
     if stall_s is not None and not stall_s > 0:
@@ -267,12 +281,12 @@ def check_limits(num_workers: int | None, stall_s: float | None) -> None:
 
 
 def available_cores() -> int:
-    """Cores this process may use, which on shared machines are fewer than there are."""
+    """The number of cores that this process may use; on shared machines fewer than the machine has."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _serve(connection: Connection, function: Callable, initialize: Callable | None, parent: int) -> None:
-    """The life of a worker process."""
+    """Run in a worker process: take tasks and send back results until the parent is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     _die_with(parent)
     if initialize is not None:
@@ -305,7 +319,7 @@ def _die_with(parent: int) -> None:
 
 
 def _resident_bytes() -> int:
-    """Memory that this process holds now; where the system does not tell, the most it ever held."""
+    """Resident memory of this process; its peak where the system does not give the present value."""
     try:
         with open("/proc/self/statm", encoding="ascii") as file:
             return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")

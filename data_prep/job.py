@@ -1,11 +1,11 @@
-"""A whole folder of videos to a pair store: what is still to do, who does it, and what became of it."""
+"""Prepare a whole folder of videos: find what is still to do, run it in workers, and report what became of it."""
 
 from __future__ import annotations
 
 import os
 import secrets
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
@@ -25,28 +25,30 @@ from cmp.datasets.pair_store import (
     write_file,
 )
 from cmp.version import __version__
-from cmp.video.find import VideoSource, find_videos, fingerprint
+from cmp.video.find import VideoSource, find_videos, fingerprint, nothing_found
 from data_prep.deadlines import Deadline
+from data_prep.decisions import decide_again
 from data_prep.executors import LocalExecutor, Outcome, check_limits
 from data_prep.parts import PARTS, Part, check_part, find_parts
-from data_prep.pipeline import VideoTask, commit_verdict, initialize_worker, new_record, prepare_video
+from data_prep.pipeline import VideoTask, finish_record, initialize_worker, new_record, prepare_video
 from data_prep.ray_executor import RayCluster, RayExecutor, call_once, check_shared, connected
 from data_prep.settings import PrepareSettings
-from data_prep.verdicts import rejudge_records
 
-_MAX_KILLS = 3  # of one video's processes in one job, before they are taken to be its own fault
+_MAX_KILLS = 3  # of the processes of one video in one job; after more the video is failed as "killed"
 
 
 @dataclass(frozen=True)
 class PrepareReport:
-    """What became of the videos of one call of `prepare_folder`, and what the store holds now.
+    """What became of the videos of one call of `prepare_folder`, and what the store contains now.
 
-    found: videos of the folder, or of the task's share; videos, pairs: written by this call; earlier_videos: had a
-        verdict before; store_pairs: pairs in the store written to.
-    skipped, failed: reasons with their number of videos, over all videos found.
-    dropped: reasons with their number of pairs, over all videos found.
+    found: number of videos in the folder, or in the task's share.
+    videos, pairs: number of videos and pairs that this call wrote.
+    earlier_videos: number of videos that had been done before.
+    store_pairs: number of pairs in the store that was written to.
+    skipped, failed: number of videos per reason, over all videos found.
+    dropped: number of pairs per reason, over all videos found.
     failures: (path, reason, detail) of every failed video of those found.
-    out_of_reach: paths of those that could be read earlier and cannot now; what was made of them stays.
+    out_of_reach: paths of the videos that could be read earlier and cannot be read now; their pairs stay in the store.
     """
 
     found: int
@@ -59,6 +61,29 @@ class PrepareReport:
     dropped: dict[str, int]
     failures: list[tuple[str, str, str]]
     out_of_reach: list[str]
+
+
+@dataclass(frozen=True)
+class _Limits:
+    """How the job runs; nothing in the store depends on it. See `prepare_folder`."""
+
+    num_workers: int | None
+    stall_s: float | None
+    deadline: Deadline | None
+    cluster: RayCluster | None
+    show_progress: bool
+
+
+@dataclass(frozen=True)
+class _Targets:
+    """The store that is written to, and the one it is merged into; they are the same without array jobs.
+
+    merged: records that earlier array jobs have brought into `whole`, by video id.
+    """
+
+    store: Path
+    whole: Path
+    merged: dict[str, dict]
 
 
 def prepare_folder(
@@ -78,89 +103,120 @@ def prepare_folder(
 ) -> PrepareReport:
     """Bring a pair store up to date with a folder of videos.
 
-    May be killed at any moment and called again: the store then becomes what an undisturbed call makes, byte for byte.
-    Videos with a verdict are not touched unless their file changed; videos that have left the folder stay in the store.
-    No video ends the job: a reader that crashes, hangs or never comes to an end costs its process, the next reader is
-    tried, and when none is left the video is failed with the reason. "killed" (by the system when memory ran out, or by
-    a person) says little about a video: it is tried again by the next call.
+    The call may be killed at any moment and made again: the store then contains what an undisturbed call writes, byte
+    for byte. Videos that were done before are not read again unless their file changed. Videos that have left the
+    folder stay in the store. No video ends the job: a reader that crashes, hangs or never ends costs only its process.
+    After a crash the video is tried once more with the same reader; then it is failed with the reason. The reason
+    "killed" (by the system when memory ran out, or by a person) says little about a video: the next call tries it
+    again.
 
     Args:
         video_dir: searched with all its sub-folders.
         out_dir: the store; made if it does not exist.
-        num_workers: processes; all available cores if None, or all that the cluster offers.
-        stall_s: a video whose process makes no progress for so long is tried with the next reader, then failed.
-        deadline: the same for one that takes longer than its length allows; None for no limit.
+        num_workers: number of processes; all available cores if None, or all that the cluster offers.
+        stall_s: a video whose process makes no progress for this long is failed; None for no limit.
+        deadline: a video that takes longer than its length allows is failed too; None for no limit.
         retry_failed: do failed videos again.
-        redo: ids of videos to do again whatever their verdict, and no others.
-        once_good: of those, the ones whose pairs the store had: if they fail now, the reason is "lost".
-        part: do the share of one task of an array job, into a store of its own; see `data_prep.parts`.
+        redo: ids of the videos to do again, whatever became of them; no other video is done.
+        once_good: ids of those whose pairs the store had: if they fail now, the reason is "lost".
+        part: do the share of one task of an array job, into a separate store; see `data_prep.parts`.
         cluster: a Ray cluster to run on, all of whose nodes see both folders; None for processes on this machine.
         show_progress: draw a progress bar on stderr.
 
     Raises:
-        FileNotFoundError, NotADirectoryError: `video_dir` is no folder.
-        ValueError: it holds no video, or is the store; fewer workers than 1, or no time; the store was begun with other
-            settings, or waits for its parts to be merged.
+        FileNotFoundError, NotADirectoryError: `video_dir` is not a folder.
+        ValueError: it contains no videos, or is the store; num_workers is below 1, or stall_s not above 0; the store
+            was begun with other settings, or its parts have not been merged.
         RuntimeError: another job holds the store, a worker could not start or could not write, no cluster answers, or
             one of its nodes does not see the folders.
         ModuleNotFoundError: a package is missing that the estimator or the cluster needs.
         StoreWriteError: the store cannot be written.
     """
     check_limits(num_workers, stall_s)
+    sources = _find_sources(video_dir, out_dir, redo)
+    if cluster is not None:  # its workers run in other folders
+        video_dir, out_dir, settings = os.path.abspath(video_dir), os.path.abspath(out_dir), settings.anywhere()
+    targets = _find_targets(Path(out_dir), part, settings)
+    if part is not None:
+        sources = [source for source in sources if part.takes(source.video_id)]
+    limits = _Limits(num_workers, stall_s, deadline, cluster, show_progress)
+    with nullcontext() if cluster is None else connected(cluster):
+        # A missing package is named before anything is written.
+        about = _about(settings) if cluster is None else call_once(cluster, _about, settings)
+        with lock_store(targets.store):
+            begin_store(targets.store, settings.as_stored(), about)
+            return _update_store(
+                video_dir, targets, sources, settings, limits, retry_failed=retry_failed, redo=redo, once_good=once_good
+            )
+
+
+def _find_sources(
+    video_dir: str | os.PathLike, out_dir: str | os.PathLike, redo: Collection[str] | None
+) -> list[VideoSource]:
+    """The videos of the folder, or those of `redo`; raises ValueError if there are none, or the folders overlap."""
     if os.path.realpath(video_dir) == os.path.realpath(out_dir):
         raise ValueError(
             f"{out_dir}: is the folder of the videos; choose another one, which may lie in it, for the store"
         )
+    if Path(os.path.realpath(video_dir)).is_relative_to(os.path.realpath(out_dir)):
+        raise ValueError(f"{video_dir}: lies in {out_dir}, the folder of the store, which would remove files; move it")
     sources = find_videos(video_dir, leave_out=out_dir)
     if redo is not None:
         sources = [source for source in sources if source.video_id in redo]
     if not sources:
-        raise ValueError(f"{video_dir}: holds no video (looked for video files and folders of frames, also below it)")
-    if cluster is not None:  # its workers run in other folders
-        video_dir, out_dir, settings = os.path.abspath(video_dir), os.path.abspath(out_dir), settings.anywhere()
-    whole = store = Path(out_dir)
-    merged: dict[str, dict] = {}  # what earlier array jobs have brought into the whole store
+        raise ValueError(nothing_found(str(video_dir)))
+    return sources
+
+
+def _find_targets(out_dir: Path, part: Part | None, settings: PrepareSettings) -> _Targets:
     if part is not None:
-        check_part(whole, part, settings.as_stored())
-        store = part.path(whole)
-        merged = read_records(whole)
-        sources = [source for source in sources if part.takes(source.video_id)]
-    elif find_parts(whole):
-        raise ValueError(f"{whole / PARTS}: parts of an array job wait here; merge them first (tools/merge_stores.py)")
-    with nullcontext() if cluster is None else connected(cluster):
-        # What is missing is said before anything is written.
-        about = _about(settings) if cluster is None else call_once(cluster, _about, settings)
-        with lock_store(store):
-            begin_store(store, settings.as_stored(), about)
-            records = read_records(store)
-            if redo is not None:
-                records = {video_id: record for video_id, record in records.items() if video_id not in redo}
-            if not (store / "index.npz").is_file():  # new thresholds may have reached a part of the records only
-                records = rejudge_records(store, records, settings.thresholds)
-            now = {
-                source.video_id: _fingerprint(video_dir, source)
-                for source in sources
-                if source.video_id in records or source.video_id in merged
-            }
-            todo = [
-                source
-                for source in sources
-                if not _is_settled(store, source, records.get(source.video_id), now, retry_failed)
-                and not _is_settled(whole, source, merged.get(source.video_id), now, retry_failed)
-            ]
-            if todo:
-                discard_index(store)
-                _run(
-                    video_dir, store, todo, settings, num_workers, stall_s, deadline, cluster, show_progress, once_good
-                )
-                records = read_records(store)
-            if todo or not (store / "index.npz").is_file() or not (store / "manifest.jsonl").is_file():
-                finish_store(store)
+        check_part(out_dir, part, settings.as_stored())
+        return _Targets(part.path(out_dir), out_dir, read_records(out_dir, whole=True))
+    if find_parts(out_dir):
+        raise ValueError(f"{out_dir / PARTS}: contains parts of an array job; merge them first (tools/merge_stores.py)")
+    return _Targets(out_dir, out_dir, {})
+
+
+def _update_store(
+    video_dir: str | os.PathLike,
+    targets: _Targets,
+    sources: list[VideoSource],
+    settings: PrepareSettings,
+    limits: _Limits,
+    *,
+    retry_failed: bool,
+    redo: Collection[str] | None,
+    once_good: Collection[str],
+) -> PrepareReport:
+    """Do the videos that are not done yet, and finish the store. Call it with the lock held."""
+    store, merged = targets.store, targets.merged
+    records = read_records(store, whole=True)
+    if redo is not None:
+        records = {video_id: record for video_id, record in records.items() if video_id not in redo}
+    if not (store / "index.npz").is_file():  # a killed call may have applied new thresholds to some of the records
+        records = decide_again(store, records, settings.thresholds)
+    now = {
+        source.video_id: _fingerprint(video_dir, source)
+        for source in sources
+        if source.video_id in records or source.video_id in merged
+    }
+    todo = [
+        source
+        for source in sources
+        if not _is_done(store, source, records.get(source.video_id), now, retry_failed)
+        and not _is_done(targets.whole, source, merged.get(source.video_id), now, retry_failed)
+    ]
+    if todo:
+        discard_index(store)
+        _run(video_dir, store, todo, settings, limits, once_good)
+        records = read_records(store)
+    if todo or not (store / "index.npz").is_file() or not (store / "manifest.jsonl").is_file():
+        finish_store(store)
     return _report(sources, todo, records, merged, now)
 
 
 def _about(settings: PrepareSettings) -> dict:
-    """What store.json says about those who made it; raises what the estimator raises if something is missing."""
+    """The versions that store.json keeps; raises what the estimator raises if something is missing."""
     estimator = settings.create_estimator().describe()
     return {"package": __version__, "estimator": estimator, "opencv": cv2.__version__, "pyav": av.__version__}
 
@@ -172,10 +228,10 @@ def _fingerprint(video_dir: str | os.PathLike, source: VideoSource) -> dict | No
         return None
 
 
-def _is_settled(
+def _is_done(
     store: Path, source: VideoSource, record: dict | None, now: dict[str, dict | None], retry_failed: bool
 ) -> bool:
-    """Whether nothing is to be done for a video; `now` has its fingerprint, or None where it cannot be read."""
+    """Whether a video needs no work. `now` has its fingerprint, or None where it cannot be read."""
     if record is None or record["reason"] == "killed" or (retry_failed and record["status"] == "failed"):
         return False
     if record["shard"] is not None:
@@ -183,25 +239,22 @@ def _is_settled(
         if not shard.is_file() or shard.stat().st_size != record["shard"]["bytes"]:
             return False
     if now[source.video_id] is None:
-        return True  # trying again could only lose what was made when it could be read
+        return True  # doing it again could only lose its pairs
     return record["source"] == {"path": source.path, "kind": source.kind, **now[source.video_id]}
 
 
 def _run(
     video_dir: str | os.PathLike,
-    out_dir: str | os.PathLike,
+    out_dir: Path,
     todo: list[VideoSource],
     settings: PrepareSettings,
-    num_workers: int | None,
-    stall_s: float | None,
-    deadline: Deadline | None,
-    cluster: RayCluster | None,
-    show_progress: bool,
+    limits: _Limits,
     once_good: Collection[str],
 ) -> None:
+    """Do all videos of `todo`, each in a worker; a video whose workers are lost gets a record with the reason."""
     pairs = 0
     kills: Counter = Counter()
-    bar = tqdm(total=len(todo), unit="video", desc="preparing", disable=not show_progress, dynamic_ncols=True)
+    bar = tqdm(total=len(todo), unit="video", desc="preparing", disable=not limits.show_progress, dynamic_ncols=True)
 
     def count(written: int) -> None:
         nonlocal pairs
@@ -209,35 +262,19 @@ def _run(
         bar.set_postfix(pairs=pairs, refresh=False)
         bar.update(0)
 
-    options = {
-        "num_workers": num_workers,
-        "initialize": initialize_worker,
-        "stall_s": stall_s,
-        "limit_s": None if deadline is None else limit_to_open,
-        "on_progress": count,
-    }
-    if cluster is None:
-        executor = LocalExecutor(prepare_video, **options)
-    else:
-        token = Path(out_dir) / ".tmp" / f"seen-{secrets.token_hex(8)}"
-        write_file(out_dir, token.relative_to(out_dir), b"")
-        check = partial(check_shared, str(token), str(video_dir))
-        executor = RayExecutor(prepare_video, cluster=cluster, check=check, **options)
+    executor = _create_executor(video_dir, out_dir, limits, count)
     with bar, executor:
         for source in _largest_first(video_dir, todo):
-            # A process that dies is tried the same way once more, then with the other reader.
-            backends = (settings.reader,) * 2
-            if source.kind == "frames":
-                backends = ("frames",) * 2
-            elif settings.reader == "auto":
-                backends += ("decord",)
+            # A process that dies is tried the same way once more: it may have been the machine. Not with another
+            # reader: a file that breaks the newest decoders must not meet decord's, which are years older.
+            backends = ("frames" if source.kind == "frames" else settings.reader,) * 2
             good = source.video_id in once_good
-            task = VideoTask(str(video_dir), str(out_dir), source, settings, backends, deadline, once_good=good)
+            task = VideoTask(str(video_dir), str(out_dir), source, settings, backends, limits.deadline, once_good=good)
             executor.submit(task)
         for task, outcome in executor.outcomes():
             if outcome.status == "error":
-                # `prepare_video` answers for the video itself: what it lets through is trouble with the store.
-                raise RuntimeError(f"stopped at {task.source.path!r}: {outcome.detail.strip().splitlines()[-1]}")
+                # `prepare_video` catches what a video causes: any other error is trouble with the store.
+                raise RuntimeError(f"stopped at {task.source.path!r}: {outcome.last_line}")
             if outcome.status != "done":
                 if outcome.status == "killed":
                     kills[task.source.video_id] += 1
@@ -246,12 +283,30 @@ def _run(
                 if again is not None:
                     executor.submit(again)
                     continue
-                _commit_loss(task, outcome)
+                _record_lost_worker(task, outcome)
             bar.update(1)
 
 
+def _create_executor(
+    video_dir: str | os.PathLike, out_dir: Path, limits: _Limits, on_progress: Callable[[int], None]
+) -> LocalExecutor | RayExecutor:
+    options = {
+        "num_workers": limits.num_workers,
+        "initialize": initialize_worker,
+        "stall_s": limits.stall_s,
+        "limit_s": None if limits.deadline is None else limit_to_open,
+        "on_progress": on_progress,
+    }
+    if limits.cluster is None:
+        return LocalExecutor(prepare_video, **options)
+    token = out_dir / ".tmp" / f"seen-{secrets.token_hex(8)}"
+    write_file(out_dir, token.relative_to(out_dir), b"")
+    check = partial(check_shared, str(token), str(video_dir))
+    return RayExecutor(prepare_video, cluster=limits.cluster, check=check, **options)
+
+
 def _largest_first(video_dir: str | os.PathLike, sources: list[VideoSource]) -> list[VideoSource]:
-    """The order to do videos in, so that no worker is left alone with a long one at the end; folders come first."""
+    """The order to do videos in: folders, then files by size, so that the last worker does not wait for a long one."""
 
     def size(source: VideoSource) -> float:
         try:
@@ -264,14 +319,14 @@ def _largest_first(video_dir: str | os.PathLike, sources: list[VideoSource]) -> 
 
 def _next_try(task: VideoTask, outcome: Outcome) -> VideoTask | None:
     rest = task.backends[1:]
-    if outcome.status in ("stalled", "late"):  # the same reader would be so again
+    if outcome.status in ("stalled", "late"):  # the same reader would stall again
         rest = tuple(backend for backend in rest if backend != task.backends[0])
     earlier = f"before that, reader {task.backends[0]}: {outcome.status}, {outcome.detail}"
     return replace(task, backends=rest, earlier=earlier) if rest else None
 
 
 def limit_to_open(task: VideoTask) -> float:
-    """Seconds that a video may take before it has told its length; see `LocalExecutor`."""
+    """Seconds that a video may take before its length is known; see `LocalExecutor`."""
     try:
         num_bytes = os.stat(os.path.join(task.video_dir, task.source.path)).st_size
     except OSError:
@@ -279,7 +334,8 @@ def limit_to_open(task: VideoTask) -> float:
     return task.deadline.to_open(num_bytes)
 
 
-def _commit_loss(task: VideoTask, outcome: Outcome) -> None:
+def _record_lost_worker(task: VideoTask, outcome: Outcome) -> None:
+    """Write the record of a video whose worker crashed, hung, was late or was killed for the last time."""
     record = new_record(task.source)
     try:
         record["source"].update(fingerprint(task.video_dir, task.source))
@@ -287,7 +343,7 @@ def _commit_loss(task: VideoTask, outcome: Outcome) -> None:
         pass
     reason = "crashed" if outcome.status == "died" else outcome.status
     record.update(reason=reason, detail=f"with every reader: {outcome.detail}")
-    commit_verdict(replace(task, earlier=""), record)
+    finish_record(replace(task, earlier=""), record)
 
 
 def _report(
@@ -297,8 +353,8 @@ def _report(
     merged: dict[str, dict],
     now: dict[str, dict | None],
 ) -> PrepareReport:
-    verdicts = merged | records
-    here = [verdicts[source.video_id] for source in sources]
+    known = merged | records
+    here = [known[source.video_id] for source in sources]
     done_now = [records[source.video_id] for source in todo]
     failures = [(r["source"]["path"], r["reason"], r["detail"]) for r in here if r["status"] == "failed"]
     return PrepareReport(
@@ -314,6 +370,6 @@ def _report(
         out_of_reach=[
             source.path
             for source in sources
-            if now.get(source.video_id, "new") is None and "bytes" in verdicts[source.video_id]["source"]
+            if now.get(source.video_id, "new") is None and "bytes" in known[source.video_id]["source"]
         ],
     )

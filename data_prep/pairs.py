@@ -16,21 +16,21 @@ def choose_pairs(
     stride_frames: int | None = None,
     stride_s: float | None = None,
 ) -> np.ndarray:
-    """Choose pairs (t, t+k) by a fixed rule: the same time stamps always give the same pairs.
+    """Choose the pairs (t, t+k) of a video by a fixed rule: the same time stamps always give the same pairs.
 
     Args:
         times_s: (T,) float64 rising time stamps of the frames, s.
         interval_frames, interval_s: distance between the two frames; exactly one is given. In seconds, the second
-            frame is the one shown nearest to t + interval_s (never t itself), so rates that vary are followed.
+            frame is the one shown nearest to t + interval_s (never t itself), so that varying rates are handled.
         pairs_per_video, stride_frames, stride_s: which first frames; exactly one is given. A number of pairs is spread
-            evenly over the video (all there are if it has fewer); a stride is the distance between first frames,
+            evenly over the video (all possible pairs if it has fewer). A stride is the distance between first frames,
             from frame 0 on.
 
     Returns:
         (N, 2) int64 positions of both frames, rising in both columns; N is 0 if the video is shorter than the interval.
 
     Raises:
-        ValueError: not exactly one of each group, or a value that is not positive.
+        ValueError: not exactly one argument of each group is given, or a value is not positive.
     """
     _exactly_one(interval_frames=interval_frames, interval_s=interval_s)
     _exactly_one(pairs_per_video=pairs_per_video, stride_frames=stride_frames, stride_s=stride_s)
@@ -46,7 +46,7 @@ def choose_pairs(
             return np.empty((0, 2), np.int64)
         nearer_left = wanted - times_s[right - 1] <= times_s[right] - wanted + 1e-6  # a tie goes to the earlier frame
         second = np.maximum(right - nearer_left, first + 1)
-        # The last frames have no partner: what is nearest to them is too early by more than half a frame.
+        # The last frames are left out: the frame nearest to their partner is too early by more than half a frame.
         keep = (second < len(times_s)) & (wanted <= times_s[-1] + 0.5 * np.median(np.diff(times_s)))
     first, second = first[keep], second[keep]
     if stride_frames is not None:
@@ -60,7 +60,7 @@ def choose_pairs(
     else:  # the middles of equal parts
         chosen = (2 * np.arange(pairs_per_video) + 1) * len(first) // (2 * pairs_per_video)
     pairs = np.stack([first[chosen], second[chosen]], axis=1).astype(np.int64)
-    return pairs[np.diff(pairs[:, 1], prepend=-1) > 0]  # gaps in the stamps can give two frames one partner
+    return pairs[np.diff(pairs[:, 1], prepend=-1) > 0]  # gaps in the stamps can give two frames the same partner
 
 
 def _exactly_one(**values: float | None) -> None:

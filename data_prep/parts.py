@@ -1,9 +1,9 @@
-"""Array jobs: tasks that know nothing of each other share the videos of a folder; one command merges their work.
+"""Array jobs: independent tasks share the videos of a folder, and one command merges their stores.
 
-Task i of n does the videos whose hash leaves i when divided by n: no listing is compared, and a video that is added
-changes no other's place. Each task fills a pair store of its own, OUT/parts/<i>-of-<n>, so tasks share no file and no
-lock, and may run in any order, at the same time or after each other, on any machine that sees OUT. `merge_parts`
-renames their shards and records into OUT, which then holds the bytes that a single job would have made.
+Task i of n does the videos whose hash modulo n is i: tasks compare no listings, and a new video does not move the
+others to other tasks. Each task fills a separate pair store, OUT/parts/<i>-of-<n>. So tasks share no file and no lock,
+and may run in any order, at the same time or one after another, on any machine that sees OUT. `merge_parts` renames
+their shards and records into OUT, which then has the bytes that a single job would have written.
 """
 
 from __future__ import annotations
@@ -19,16 +19,22 @@ from cmp.datasets.pair_store import (
     begin_store,
     discard_index,
     finish_store,
+    foreign_entries,
     lock_store,
+    not_a_plain_file,
     read_about,
+    read_record,
     read_records,
     record_path,
     shard_path,
-    sync_folder,
 )
+from cmp.files import sync_folder
 
 PARTS = "parts"  # folder inside the store
-_NAME = re.compile(r"([0-9]+)-of-([0-9]+)")
+MAX_TASKS = 1_000_000
+_NAME = re.compile(r"([0-9]{1,9})-of-([0-9]{1,9})")
+_DERIVED = ("index.npz", "manifest.jsonl")
+_MAX_NAMED = 20  # files that an error names
 
 
 @dataclass(frozen=True)
@@ -39,14 +45,14 @@ class Part:
     num_tasks: int
 
     def __post_init__(self) -> None:
-        if self.num_tasks < 1:
-            raise ValueError(f"the number of tasks must be at least 1, got {self.num_tasks}")
+        if not 1 <= self.num_tasks <= MAX_TASKS:
+            raise ValueError(f"the number of tasks must lie in 1 .. {MAX_TASKS}, got {self.num_tasks}")
         if not 0 <= self.index < self.num_tasks:
             last = self.num_tasks - 1
             raise ValueError(f"the index of a task of {self.num_tasks} must lie in 0 .. {last}, got {self.index}")
 
     def takes(self, video_id: str) -> bool:
-        """Whether a video falls to this task; ids end in hexadecimal digits of a hash."""
+        """Whether this task does a video; its id ends in hexadecimal digits of a hash."""
         return int(video_id.rpartition("-")[2], 16) % self.num_tasks == self.index
 
     def path(self, out_dir: str | os.PathLike) -> Path:
@@ -56,9 +62,11 @@ class Part:
 
 @dataclass(frozen=True)
 class MergeReport:
-    """num_tasks: parts merged, 0 if there were none; videos, pairs: in the whole store now.
+    """What `merge_parts` did.
 
-    other_versions: tasks that ran with other versions of the libraries than store.json names.
+    num_tasks: number of parts merged; 0 if there were none.
+    videos, pairs: number of videos and pairs in the whole store now.
+    other_versions: indices of the tasks that ran with other versions of the libraries than store.json names.
     """
 
     num_tasks: int
@@ -68,23 +76,30 @@ class MergeReport:
 
 
 def find_parts(out_dir: str | os.PathLike) -> list[Part]:
-    """The parts that wait in a store, sorted; empty if none do.
+    """The parts in a store that have not been merged, sorted; empty if there are none.
 
-    Raises ValueError if they are of arrays of different lengths.
+    Raises:
+        ValueError: they are of arrays of different lengths, or a folder is named like a part that cannot exist.
     """
     folder = Path(out_dir) / PARTS
     names = [match for match in map(_NAME.fullmatch, os.listdir(folder) if folder.is_dir() else ()) if match]
-    parts = sorted((Part(int(match[1]), int(match[2])) for match in names), key=lambda part: part.index)
+    parts = []
+    for match in names:
+        try:
+            parts.append(Part(int(match[1]), int(match[2])))
+        except ValueError as error:
+            raise ValueError(f"{folder / match[0]}: not a part of an array job ({error}); move it away") from error
+    parts.sort(key=lambda part: part.index)
     lengths = sorted({part.num_tasks for part in parts})
     if len(lengths) > 1:
         raise ValueError(
-            f"{folder}: holds parts of arrays of {' and '.join(map(str, lengths))} tasks; delete the wrong"
+            f"{folder}: contains parts of arrays of {' and '.join(map(str, lengths))} tasks; delete the wrong"
         )
     return parts
 
 
 def check_part(out_dir: str | os.PathLike, part: Part, settings: dict) -> None:
-    """Raise ValueError where a task would not fit to what is there: another number of tasks, other settings.
+    """Raise ValueError where a task does not agree with the store: another number of tasks, other settings.
 
     Args:
         settings: as store.json keeps them.
@@ -92,22 +107,23 @@ def check_part(out_dir: str | os.PathLike, part: Part, settings: dict) -> None:
     parts = find_parts(out_dir)
     if parts and parts[0].num_tasks != part.num_tasks:
         raise ValueError(
-            f"{Path(out_dir) / PARTS}: holds parts of an array of {parts[0].num_tasks} tasks, this is one of "
-            f"{part.num_tasks}; merge them before with tools/merge_stores.py, or delete them"
+            f"{Path(out_dir) / PARTS}: contains parts of an array of {parts[0].num_tasks} tasks, this is one of "
+            f"{part.num_tasks}; merge them first with tools/merge_stores.py, or delete them"
         )
     _check_same_settings([Path(out_dir), *(other.path(out_dir) for other in parts)], settings)
 
 
 def merge_parts(out_dir: str | os.PathLike) -> MergeReport:
-    """Make one store of the parts in OUT/parts, by renaming; what OUT already holds stays.
+    """Merge the parts in OUT/parts into OUT, by renaming; what OUT already contains stays.
 
-    May be killed at any moment and called again, also when all is done: it then changes nothing.
+    The call may be killed at any moment and made again. A call without parts changes nothing.
 
     Raises:
-        FileNotFoundError: no such folder, or neither parts nor a store in it.
-        ValueError: tasks are missing or have not finished (all are named), parts were made with different settings, or
-            a shard is missing. Nothing has been changed then.
-        RuntimeError: a task, or another job, still writes.
+        FileNotFoundError: the folder does not exist, or contains neither parts nor a store.
+        ValueError: tasks are missing or have not finished (all are named); parts were made with different settings; a
+            shard is missing or cut; a record is not valid; or the parts contain links or files that are not of a store
+            (one line each). Nothing has been changed then.
+        RuntimeError: a task, or another job, is still writing.
         StoreWriteError: the store cannot be written.
     """
     out_dir = Path(out_dir)
@@ -121,8 +137,10 @@ def merge_parts(out_dir: str | os.PathLike) -> MergeReport:
             _check_complete(out_dir, parts)
             about = read_about(parts[0].path(out_dir))
             _check_same_settings([out_dir, *(part.path(out_dir) for part in parts)], about["settings"])
-            for part in parts:
-                _check_shards(out_dir, part)
+            problems = [problem for part in parts for problem in _problems(out_dir, part)] + _foreign(out_dir, parts)
+            if problems:
+                more = [f"and {len(problems) - _MAX_NAMED} more"] * (len(problems) > _MAX_NAMED)
+                raise ValueError("\n".join(problems[:_MAX_NAMED] + more))
             begin_store(out_dir, about["settings"], about["about"])
             discard_index(out_dir)
             for part in parts:
@@ -134,7 +152,7 @@ def merge_parts(out_dir: str | os.PathLike) -> MergeReport:
         other_versions = [p.index for p in parts if read_about(p.path(out_dir))["about"] != versions]
         if parts:
             _retire(out_dir, parts)
-        shutil.rmtree(out_dir / ".tmp", ignore_errors=True)  # what stays is removed by the next job
+        shutil.rmtree(out_dir / ".tmp", ignore_errors=True)  # the next job removes what stays
     records = read_records(out_dir).values()
     pairs = sum(len(record["samples"]) for record in records)
     return MergeReport(len(parts), len(records), pairs, other_versions)
@@ -154,8 +172,7 @@ def _check_same_settings(stores: Iterable[Path], settings: dict) -> None:
 def _check_complete(out_dir: Path, parts: list[Part]) -> None:
     num_tasks = parts[0].num_tasks
     absent = sorted(set(range(num_tasks)) - {part.index for part in parts})
-    derived = ("index.npz", "manifest.jsonl")
-    unfinished = [p.index for p in parts if not all((p.path(out_dir) / name).is_file() for name in derived)]
+    unfinished = [p.index for p in parts if not all((p.path(out_dir) / name).is_file() for name in _DERIVED)]
     if absent or unfinished:
         found = [f"{_ranges(absent)} not started"] * bool(absent) + [f"{_ranges(unfinished)} not finished"] * bool(
             unfinished
@@ -164,20 +181,48 @@ def _check_complete(out_dir: Path, parts: list[Part]) -> None:
         raise ValueError(f"{out_dir}: of {num_tasks} tasks {'; '.join(found)}. Run again: --array={again}")
 
 
-def _check_shards(out_dir: Path, part: Part) -> None:
+def _problems(out_dir: Path, part: Part) -> list[str]:
+    """What is wrong with the files of a part, one line each."""
     store = part.path(out_dir)
-    for video_id, record in read_records(store).items():
-        places = [shard_path(root, video_id) for root in (store, out_dir)]  # moved by a merge that was killed
-        if record["shard"] is not None and not any(
-            path.is_file() and path.stat().st_size == record["shard"]["bytes"] for path in places
-        ):
-            raise ValueError(f"{places[0]}: missing or cut; run task {part.index} of {part.num_tasks} again")
+    if store.is_symlink():
+        return [f"{store}: is a link (to {os.readlink(store)!r}); parts are plain folders: copy what it points to"]
+    problems = [f"{store / name}: {problem}" for name, problem in foreign_entries(store)]
+    if problems:
+        return problems
+    again = f"run task {part.index} of {part.num_tasks} again"
+    for path in sorted((store / "videos").glob("*.json")):
+        try:
+            record = read_record(path, whole=True)
+        except (OSError, ValueError) as error:
+            problems.append(f"{error} ({again})")
+            continue
+        if record["shard"] is None:
+            continue
+        # It is in the whole store already if a merge was killed.
+        places = [shard_path(root, path.stem) for root in (store, out_dir)]
+        plain = [place for place in places if not not_a_plain_file(place)]
+        if not any(place.stat().st_size == record["shard"]["bytes"] for place in plain):
+            sizes = ", ".join(f"{place.stat().st_size} of {record['shard']['bytes']} bytes" for place in plain)
+            problems.append(f"{places[0]}: missing or cut; {again}{f' ({sizes})' if sizes else ''}")
+    return problems
+
+
+def _foreign(out_dir: Path, parts: list[Part]) -> list[str]:
+    """Files next to and in the parts that are not of them, and would be deleted; foreign files in the store itself."""
+    known = {part.path(out_dir) for part in parts}
+    names = {"store.json", "shards", "videos", ".lock", ".tmp", *_DERIVED}
+    others = [path for path in (out_dir / PARTS).iterdir() if path not in known]
+    others += [path for store in known for path in store.iterdir() if path.name not in names]
+    found = [f"{path}: is not a file of a part; move it away, it would be deleted" for path in sorted(others)]
+    for name, problem in foreign_entries(out_dir):
+        found.append(f"{out_dir / name}: {problem}")
+    return found
 
 
 def _move(out_dir: Path, part: Part) -> None:
     store = part.path(out_dir)
     records = read_records(store)
-    # A record is the commit point of its video: an old one goes before the shard, the new one comes after it.
+    # A record is the commit point of its video: an old one is removed before the shard, the new one is added after it.
     for video_id in records:
         record_path(out_dir, video_id).unlink(missing_ok=True)
     for video_id, record in records.items():
@@ -190,13 +235,13 @@ def _move(out_dir: Path, part: Part) -> None:
 
 
 def _retire(out_dir: Path, parts: list[Part]) -> None:
-    """Give up the emptied parts; by one rename, so that a kill never leaves some of them."""
+    """Remove the emptied parts, by one rename, so that a kill never leaves some of them."""
     for part in parts:
         if read_records(part.path(out_dir)):
             raise RuntimeError(f"task {part.index} of {part.num_tasks} has begun to write again; merge when it is done")
-    debris = out_dir / ".tmp"
-    debris.mkdir(exist_ok=True)
-    os.replace(out_dir / PARTS, debris / PARTS)
+    leftover = out_dir / ".tmp"
+    leftover.mkdir(exist_ok=True)
+    os.replace(out_dir / PARTS, leftover / PARTS)
 
 
 def _ranges(numbers: list[int]) -> str:

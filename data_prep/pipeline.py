@@ -1,4 +1,4 @@
-"""One video to its samples: decode, estimate flow, judge, encode, write. What a worker does."""
+"""Make the samples of one video: decode, estimate flow, score, encode, write. This runs in a worker."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import io
 import json
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,11 +20,11 @@ from cmp.flow.codec import encode_flow
 from cmp.video.find import VideoSource, fingerprint
 from cmp.video.readers import VideoReader, open_video
 from data_prep.deadlines import Deadline
+from data_prep.decisions import kept_and_dropped
 from data_prep.estimators import FlowEstimator, PrecomputedFlow
 from data_prep.executors import TimeLimit
 from data_prep.quality import drop_reasons, score_pair
 from data_prep.settings import PrepareSettings
-from data_prep.verdicts import judge_record
 
 _KEPT_BYTES = 64 << 20  # of freed memory that a worker keeps: what a pair needs, and frames of 4K
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of glibc's mallopt
@@ -32,12 +32,12 @@ _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of glibc's mallopt
 
 @dataclass(frozen=True)
 class VideoTask:
-    """One unit of work.
+    """One video to prepare.
 
-    backends: the readers still to try; the first is used, the rest if its process dies, hangs or is late.
+    backends: the readers still to try. The first is used now; the others if its process dies, hangs or is late.
     deadline: see `Deadline`; None for no limit.
-    earlier: what became of the last try, if this is not the first; kept with the verdict if that is "failed".
-    once_good: the store held its pairs and lost them, so a failure is marked as a loss.
+    earlier: how the last try ended, if this is not the first; a record with the status "failed" keeps it.
+    once_good: the store had the pairs of this video and lost them, so a failure gets the reason "lost".
     """
 
     video_dir: str
@@ -51,11 +51,11 @@ class VideoTask:
 
 
 def prepare_video(task: VideoTask, progress: Callable[[int | TimeLimit], None]) -> None:
-    """Do one video: write its shard, then its record. Runs in a worker.
+    """Prepare one video: write its shard, then its record. Runs in a worker.
 
-    A video that cannot be read, or gives nothing, gets a record that says why; only trouble with the store raises.
-    `progress` is told the number of pairs written since the last call, often; and once, if the task has a deadline, how
-    long it may take now that its length is known.
+    A video that cannot be read, or gives no pairs, gets a record with the reason. Only trouble with the store raises.
+    `progress` is called often, with the number of pairs written since the last call. If the task has a deadline, it is
+    called once with a `TimeLimit` too, as soon as the length of the video is known.
     """
     record = new_record(task.source)
     try:
@@ -64,31 +64,31 @@ def prepare_video(task: VideoTask, progress: Callable[[int | TimeLimit], None]) 
         reader = open_video(path, task.backends[0], folder_fps=task.settings.folder_fps, on_work=lambda: progress(0))
     except (OSError, ValueError, MemoryError) as error:
         record.update(status="failed", reason="unreadable", detail=_without_folder(error, task.video_dir))
-        commit_verdict(task, record)
+        finish_record(task, record)
         return
     except Exception as error:  # as below
         record.update(status="failed", reason="broke", detail=_without_folder(repr(error), task.video_dir))
-        commit_verdict(task, record)
+        finish_record(task, record)
         return
-    told = _Seldom(progress)
+    seldom = _Seldom(progress)
     with reader, ShardWriter(task.out_dir, task.source.video_id) as shard:
         try:
-            _write_samples(task, reader, shard, record, told)
+            _write_samples(task, reader, shard, record, seldom)
         except StoreWriteError:
             raise
-        except Exception as error:  # whatever a library makes of a strange video must cost that video alone
+        except Exception as error:  # whatever a library raises for a strange video must cost only that video
             record = new_record(task.source) | {"source": record["source"], "reason": "broke", "detail": repr(error)}
         else:
             if shard.rows:
                 record["shard"] = shard.close()
-    told.flush()
-    commit_verdict(task, record)
+    seldom.flush()
+    finish_record(task, record)
 
 
 class _Seldom:
-    """`progress` for loops: adds up the numbers it is told and passes them on ten times a second, time limits at once.
+    """Calls `progress` at most ten times a second, with the sum of the numbers since; with time limits at once.
 
-    Every message wakes the parent, which has the same cores.
+    Every message wakes the parent process, which runs on the same cores.
     """
 
     def __init__(self, progress: Callable[[int | TimeLimit], None]) -> None:
@@ -107,8 +107,8 @@ class _Seldom:
         self._count, self._passed_on = 0, time.monotonic()
 
 
-def commit_verdict(task: VideoTask, record: dict) -> None:
-    """Write the record of a video, with what else the task knows of it if it failed."""
+def finish_record(task: VideoTask, record: dict) -> None:
+    """Write the record of a video. If it failed, the record also keeps the earlier try and whether pairs were lost."""
     if record["status"] == "failed" and task.earlier:
         record["detail"] = f"{record['detail']}; {task.earlier}"
     if record["status"] == "failed" and task.once_good:
@@ -117,23 +117,23 @@ def commit_verdict(task: VideoTask, record: dict) -> None:
 
 
 def new_record(source: VideoSource) -> dict:
-    """The record of a video about which nothing is known yet: the shape that all records have."""
+    """A record with all its fields, for a video about which nothing is known yet."""
     return {
         "video_id": source.video_id,
         "source": {"path": source.path, "kind": source.kind},
         "status": "failed",  # "done", "skipped" or "failed"
         "reason": None,  # one word, unless done
         "detail": None,  # a sentence
-        "video": None,  # reader, num_frames, fps, size_hw, stored_size_hw, problem (text if it broke off)
+        "video": None,  # reader, num_frames, fps, size_hw, stored_size_hw, problem (text if reading ended early)
         "pairs_chosen": 0,
-        "samples": [],  # rows of pairs: see cmp.datasets.pair_store
+        "samples": [],  # rows of pairs: see cmp.datasets.pair_store.format
         "dropped": [],
         "shard": None,  # bytes, sha256
     }
 
 
 def initialize_worker() -> None:
-    """Settings of a worker process: one thread, memory kept, no chatter of native libraries between progress bars."""
+    """Set up a worker process: one thread, freed memory kept, no messages of native libraries in the progress bar."""
     os.environ.update(OMP_NUM_THREADS="1", MKL_NUM_THREADS="1")  # for torch, which is not imported yet
     cv2.setNumThreads(1)
     av.logging.set_level(av.logging.PANIC)
@@ -141,10 +141,10 @@ def initialize_worker() -> None:
 
 
 def _keep_freed_memory() -> None:
-    """Have glibc keep what is freed, up to a bound, for the next array; without glibc nothing happens.
+    """Make glibc keep freed memory, up to a bound, for the next array; without glibc this does nothing.
 
-    By default it hands large blocks back, and the system clears every page of them anew when the next pair asks: 1,000
-    page faults a pair, a seventh of its time.
+    By default glibc returns large blocks to the system, which clears every page again for the next pair: 1,000 page
+    faults per pair, a seventh of its time.
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt
@@ -169,34 +169,25 @@ def _write_samples(
     if task.deadline is not None:
         num_bytes = record["source"]["bytes"]
         progress(TimeLimit(task.deadline.in_all(num_bytes, reader.num_frames, reader.size_hw, len(pairs))))
-    first_of = {second: first for first, second in pairs.tolist()}
-    last_use: dict[int, int] = {}
-    for first, second in pairs.tolist():
-        last_use[first] = max(second, last_use.get(first, 0))
-    held: dict[int, tuple[float, np.ndarray]] = {}
+    read = 0
+    rows: list[dict] = []  # one per pair, with the reasons against it
     waiting: list[_Pair] = []  # until there are enough for the estimator
 
     def write_waiting() -> int:
         written = 0
         for pair, flow in zip(waiting, _flows(estimator, waiting), strict=True):
-            written += _write_pair(pair, flow, task.source, reader, settings, estimator.describe(), shard, record)
+            rows.append(_write_pair(pair, flow, task.source, reader, settings, estimator.describe(), shard))
+            written += not rows[-1]["reasons"]
         waiting.clear()
         return written
 
-    read = 0
-    for frame in reader.read(np.unique(pairs).tolist()):
+    for pair in _pairs_of_frames(reader, pairs, size_hw):
         read += 1
-        image = resized(frame.image, size_hw)
-        partner = first_of.get(frame.index)
         written = 0
-        if partner in held:
-            frames, times_s = (partner, frame.index), (held[partner][0], frame.time_s)
-            waiting.append(_Pair(frames, times_s, (held[partner][1], image)))
+        if pair is not None:
+            waiting.append(pair)
             if len(waiting) == estimator.batch_size:
                 written = write_waiting()
-        if frame.index in last_use:
-            held[frame.index] = (frame.time_s, image)
-        held = {index: value for index, value in held.items() if last_use[index] > frame.index}
         progress(written)
     progress(write_waiting())
     record["video"] = {
@@ -208,11 +199,11 @@ def _write_samples(
         "problem": reader.problem,
     }
     if len(pairs) == 0:
-        record.update(status="skipped", reason="too_short", detail=f"{reader.num_frames} frames hold no pair")
-    elif record["dropped"]:
-        record.update(judge_record(record, settings.thresholds))
+        record.update(status="skipped", reason="too_short", detail=f"{reader.num_frames} frames are too few for a pair")
+    elif rows:
+        record.update(kept_and_dropped(sorted(rows, key=lambda row: row["frames"])))
     else:
-        detail = f"{read} of the frames asked for could be read, and no pair among them; {reader.problem}"
+        detail = f"{read} of the requested frames could be read, and no pair among them; {reader.problem}"
         record.update(status="failed", reason="unreadable", detail=detail)
 
 
@@ -221,6 +212,33 @@ class _Pair:
     frames: tuple[int, int]
     times_s: tuple[float, float]
     images: tuple[np.ndarray, np.ndarray]
+
+
+def _pairs_of_frames(reader: VideoReader, pairs: np.ndarray, size_hw: tuple[int, int]) -> Iterator[_Pair | None]:
+    """Read the frames of all pairs, each once and in order.
+
+    Yields one item per frame: the pair that the frame completes, or None. A frame is kept until its last partner came.
+
+    Args:
+        pairs: (N, 2) int64 positions of the frames, rising in both columns.
+        size_hw: size at which frames are stored.
+    """
+    first_of = {second: first for first, second in pairs.tolist()}
+    last_use: dict[int, int] = {}
+    for first, second in pairs.tolist():
+        last_use[first] = max(second, last_use.get(first, 0))
+    held: dict[int, tuple[float, np.ndarray]] = {}
+    for frame in reader.read(np.unique(pairs).tolist()):
+        image = resized(frame.image, size_hw)
+        partner = first_of.get(frame.index)
+        pair = None
+        if partner in held:
+            frames, times_s = (partner, frame.index), (held[partner][0], frame.time_s)
+            pair = _Pair(frames, times_s, (held[partner][1], image))
+        if frame.index in last_use:
+            held[frame.index] = (frame.time_s, image)
+        held = {index: value for index, value in held.items() if last_use[index] > frame.index}
+        yield pair
 
 
 def _flows(estimator: FlowEstimator | PrecomputedFlow, pairs: list[_Pair]) -> list[np.ndarray]:
@@ -237,21 +255,19 @@ def _write_pair(
     settings: PrepareSettings,
     estimator: dict,
     shard: ShardWriter,
-    record: dict,
-) -> int:
-    """Score a pair and write it; its row goes to record["dropped"] for now. Returns 1 if it is kept, else 0."""
+) -> dict:
+    """Score a pair and write it. Returns its row for the record, with the reasons against it (empty: it is kept)."""
     row = {"frames": list(pair.frames), "quality": {}, "members": None, "folder": "", "reasons": ["bad_flow"]}
-    record["dropped"].append(row)
     try:
         payload, header = encode_flow(flow, settings.codec)
     except ValueError:  # not finite, or vectors longer than the codec holds
         if np.isfinite(flow).all():
             row["quality"] = score_pair(*pair.images, flow, max_flow_px=settings.max_flow_px)
-        return 0
+        return row
     scores = row["quality"] = score_pair(*pair.images, flow, max_flow_px=settings.max_flow_px)
     row["reasons"] = drop_reasons(scores, settings.thresholds)
     if row["reasons"] and settings.forget_dropped:
-        return 0
+        return row
     meta = {
         "video": {"id": source.video_id, "path": source.path, "fps": reader.fps, "size_hw": list(reader.size_hw)},
         "frames": list(pair.frames),
@@ -265,7 +281,7 @@ def _write_pair(
     if settings.store_second:
         members["second.jpg"] = _jpeg(pair.images[1], settings.jpeg_quality)
     if settings.candidates_kernel is not None:
-        # With it comes scipy, a third of a worker's start: only where asked for.
+        # This imports scipy, a third of the start of a worker: only where candidates are wanted.
         from cmp.guidance.watershed import local_maxima, motion_edges, watershed_map
 
         points_yx = local_maxima(watershed_map(motion_edges(flow)), settings.candidates_kernel)
@@ -274,11 +290,11 @@ def _write_pair(
         members["guides.npy"] = buffer.getvalue()
     members["json"] = json.dumps(meta, sort_keys=True).encode()
     row.update(shard.add(*pair.frames, members, rejected=bool(row["reasons"])))
-    return int(not row["reasons"])
+    return row
 
 
 def resized(image: np.ndarray, size_hw: tuple[int, int]) -> np.ndarray:
-    """The frame at the size at which it is stored, (H, W, 3) uint8; itself if it has that size."""
+    """Resize a frame to the size at which it is stored, (H, W, 3) uint8; the same array if it has that size."""
     if image.shape[:2] == size_hw:
         return image
     smaller = size_hw[0] < image.shape[0] or size_hw[1] < image.shape[1]
@@ -291,5 +307,5 @@ def _jpeg(image: np.ndarray, quality: int) -> bytes:
 
 
 def _without_folder(error: BaseException | str, folder: str) -> str:
-    """The error as text that does not depend on where the videos lie, so that records do not."""
+    """The text of an error without the path of the videos, so that records do not depend on it."""
     return str(error).replace(os.path.abspath(folder) + os.sep, "").replace(str(folder).rstrip(os.sep) + os.sep, "")

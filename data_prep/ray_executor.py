@@ -1,7 +1,7 @@
-"""Run tasks on a Ray cluster: the same interface as `LocalExecutor`, and the same isolation.
+"""Run tasks on a Ray cluster, with the interface and the isolation of `LocalExecutor`.
 
-Ray decides where a task runs, and runs it again if its worker or node is lost. In the Ray worker the task goes to a
-child process, which can be killed when it hangs and whose crash is an outcome; the child serves the next tasks too.
+Ray decides where a task runs, and runs it again if its worker or node is lost. In the Ray worker the task runs in a
+child process: it can be killed when it hangs, and its crash is an `Outcome`. The child does the next tasks too.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from data_prep.executors import LocalExecutor, Outcome, check_limits
 
 _CONNECT_S = 60.0  # an idle cluster answers in 2 s; Ray itself waits for minutes and then ends the process
 _RETRIES = 3  # of a task whose Ray worker or node was lost
-_MAX_WAITING = 1000  # tasks handed to Ray ahead: enough for it to see the demand
+_MAX_WAITING = 1000  # tasks given to Ray in advance, so that an autoscaling cluster sees the demand
 
 
 @dataclass(frozen=True)
 class RayCluster:
-    """An existing cluster, and what one task takes of it: one CPU and `gpus_per_task` (0.25: four share a GPU).
+    """An existing cluster, and the resources per task: one CPU and `gpus_per_task` (0.25: four tasks share a GPU).
 
-    address: "auto" for the one this machine belongs to (or RAY_ADDRESS), "HOST:PORT", or "ray://HOST:PORT".
+    address: "auto" for the cluster that this machine belongs to (or RAY_ADDRESS), "HOST:PORT", or "ray://HOST:PORT".
     """
 
     address: str = "auto"
@@ -46,14 +46,14 @@ class RayCluster:
 
 
 class RayExecutor:
-    """Use it as a context manager, inside `connected`.
+    """Runs tasks in Ray workers; use it as a context manager, inside `connected`.
 
     Args:
         function: see `LocalExecutor`.
-        cluster: what a task takes.
-        num_workers: tasks at a time; as many as the cluster has room for if None.
-        check: called in the Ray worker before every task; what it raises becomes an "error".
-        on_progress: called in this process, as a task ends, with the sum of what it reported.
+        cluster: the resources per task.
+        num_workers: number of tasks at the same time; as many as the cluster can run if None.
+        check: called in the Ray worker before every task; an exception from it gives the outcome "error".
+        on_progress: called in this process when a task ends, with the sum of what it reported.
         **options: of the `LocalExecutor` in each Ray worker.
     """
 
@@ -72,7 +72,7 @@ class RayExecutor:
         check_limits(num_workers, options.get("stall_s"))
         self._ray = ray
         self._on_progress = on_progress
-        # One object for all tasks; by its name a worker knows whether it has the right child process already.
+        # One object for all tasks. Its name tells a worker whether its child process is of the same job.
         self._job = ray.put((secrets.token_hex(8), function, options, check))
         self._remote = ray.remote(max_retries=_RETRIES, **cluster.resources)(_run_task)
         self._pending: deque = deque()
@@ -84,7 +84,7 @@ class RayExecutor:
         self._pending.append(task)
 
     def outcomes(self) -> Iterator[tuple[Any, Outcome]]:
-        """Yield (task, outcome) as tasks end, in any order, until none is left. Statuses as in `LocalExecutor`."""
+        """Yield (task, outcome) as tasks end, in any order, until all are done. Statuses: see `Outcome`."""
         while self._pending or self._running:
             while self._pending and len(self._running) < self._most:
                 task = self._pending.popleft()
@@ -110,7 +110,7 @@ class RayExecutor:
         except self._ray.exceptions.RayTaskError:
             return Outcome("error", detail=traceback.format_exc())
         except self._ray.exceptions.RayError as error:
-            # Its worker was lost again and again: that comes from outside, as what the task does happens in a child.
+            # Its worker was lost again and again. The cause is outside: the task itself runs in a child process.
             why = str(error).partition("\n")[0]
             return Outcome("killed", detail=f"its Ray worker was lost {_RETRIES + 1} times ({why})")
         if self._on_progress is not None and reported:
@@ -138,7 +138,7 @@ def connected(cluster: RayCluster) -> Iterator[None]:
         yield
         return
     _check_answers(cluster.address)
-    # Workers find the checkout where this process has it: where all nodes see it, or installed.
+    # Workers import the checkout from the path that it has here, which all nodes must see, or an installed package.
     root = str(Path(__file__).resolve().parents[1])
     path = os.pathsep.join([root, *filter(None, [os.environ.get("PYTHONPATH")])])
     ray.init(
@@ -154,9 +154,9 @@ def connected(cluster: RayCluster) -> Iterator[None]:
 
 
 def call_once(cluster: RayCluster, function: Callable, *args: Any) -> Any:
-    """What function(*args) returns, or raises, on a node of the cluster, with what a task has there.
+    """Call function(*args) on a node of the cluster, with the resources of a task; returns or raises what it does.
 
-    Waits, and says so on stderr, while the cluster has too few GPUs: it may be about to grow.
+    While the cluster has too few GPUs this waits, with a line on stderr, because the cluster may be growing.
     """
     import ray
 
@@ -170,7 +170,7 @@ def call_once(cluster: RayCluster, function: Callable, *args: Any) -> Any:
 
 
 def check_shared(token: str, video_dir: str) -> None:
-    """Raise RuntimeError unless this node sees the file `token` and something in `video_dir`."""
+    """Raise RuntimeError unless this node sees the file `token` and at least one entry in `video_dir`."""
     node = socket.gethostname()
     if not os.path.isfile(token):
         folder = os.path.dirname(os.path.dirname(token))
@@ -180,7 +180,7 @@ def check_shared(token: str, video_dir: str) -> None:
 
 
 def _check_answers(address: str) -> None:
-    """Connect in a child process: where nothing answers, Ray waits for minutes and then ends the process."""
+    """Raise RuntimeError if no cluster answers. A child process tries it, as Ray ends a process without an answer."""
     code = "import ray, sys; ray.init(address=sys.argv[1], logging_level='error', log_to_driver=False)"
     try:
         found = subprocess.run(
@@ -202,7 +202,7 @@ class _Child:
 
     key: tuple
     executor: LocalExecutor
-    reported: int = 0  # by the task at hand
+    reported: int = 0  # by the present task
 
     def hear(self, value: int) -> None:
         self.reported += value
@@ -212,7 +212,7 @@ _child: _Child | None = None
 
 
 def _run_task(job: tuple, task: Any) -> tuple[Outcome, int]:
-    """What became of a task, and the sum of what it reported. Runs in a Ray worker."""
+    """Run a task in the child process; returns its outcome and the sum of what it reported. Runs in a Ray worker."""
     global _child
     name, function, options, check = job
     if check is not None:

@@ -1,20 +1,20 @@
-"""Mend a damaged store: only the videos that lost something are done again."""
+"""Repair a damaged store: only the videos with damage are done again."""
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from cmp.datasets.pair_store import (
+    Damage,
     commit_record,
     discard_index,
     finish_store,
     lock_store,
+    not_a_plain_file,
+    parse_object,
     read_about,
     read_records,
     record_path,
@@ -22,22 +22,23 @@ from cmp.datasets.pair_store import (
     shard_path,
     write_file,
 )
-from cmp.datasets.store_check import Damage
+from cmp.flow.bounded import read_npz
 from cmp.video.find import find_videos
+from data_prep.decisions import decide_again
 from data_prep.job import prepare_folder
 from data_prep.pipeline import new_record
 from data_prep.settings import PrepareSettings
-from data_prep.verdicts import rejudge_records
 
 _FAILED_BEFORE = "not yet repaired; had failed before"  # what a repair that is killed must not forget
 
 
 @dataclass(frozen=True)
 class RepairReport:
-    """redone: paths of the videos done again; failed: (path, reason, detail) of those that could not be.
+    """What `repair_store` did.
 
-    A video that had failed before is no failure of the repair. One that had not is "lost": the store is not whole, says
-    so at every check, and the next repair tries it again.
+    redone: paths of the videos that were done again.
+    failed: (path, reason, detail) of those that could not be done, except videos that had failed before. Their reason
+        is "lost": every check reports them, and the next repair tries them again.
     """
 
     redone: list[str]
@@ -53,46 +54,50 @@ def repair_store(
     num_workers: int | None = None,
     show_progress: bool = True,
 ) -> RepairReport:
-    """Mend what `check_store` found. May be killed and called again after another check.
+    """Repair what `check_store` found. A call that is killed can be made again, after another check.
 
-    With the videos and the library versions that the store was made with, it ends with the bytes of an undamaged one,
-    if thresholds have not been changed since; with its pairs in any case.
+    With the videos and the library versions that the store was made with, the store then has the bytes of an undamaged
+    one, if its thresholds have not been changed since. Otherwise it has the same pairs.
 
     Args:
         root: the store.
         video_dir: the folder it was made from.
-        damages: what `check_store` has found.
+        damages: what `check_store` returned.
         estimator_weights: the file of weights, if the store was made with one.
 
     Raises:
-        FileNotFoundError: a video that must be done again is not in the folder; nothing has been changed then.
+        FileNotFoundError: a video that must be done again is not in the folder; the store is unchanged.
         ValueError: store.json is damaged and so is its copy in the index; or settings that cannot be used.
         RuntimeError, StoreWriteError: as `prepare_folder`.
     """
     root = Path(root)
     lost = {damage.video_id for damage in damages if damage.video_id is not None}
     sources = {source.video_id: source for source in find_videos(video_dir, leave_out=root)}
-    # What only a line of the manifest speaks of may be a damaged line, and else was a video without samples.
+    # An id that is only in the manifest is from a damaged line, or of a video without samples.
     lost = {i for i in lost if i in sources or record_path(root, i).is_file() or shard_path(root, i).is_file()}
     absent = sorted(lost - sources.keys())
     if absent:
-        raise FileNotFoundError(f"{video_dir}: does not hold the videos of {', '.join(absent)}; nothing was changed")
+        raise FileNotFoundError(f"{video_dir}: does not contain the videos of {', '.join(absent)}; nothing was changed")
     with lock_store(root):
         failed_before = _failed_before(root)
         if any(damage.file == "store.json" for damage in damages):
             _restore_about(root)
-        settings = PrepareSettings.from_stored(read_about(root)["settings"], estimator_weights)
+        try:
+            settings = PrepareSettings.from_stored(read_about(root)["settings"], estimator_weights)
+        except ValueError as error:
+            place = f"{root / 'store.json'}: "
+            raise ValueError(place + str(error).removeprefix(place)) from error
         broken = lost & {damage.video_id for damage in damages if damage.file.startswith("videos/")}
         broken |= {video_id for video_id in lost if not record_path(root, video_id).is_file()}
-        # A record that says so: if this is killed, the next check knows. Before the manifest goes, which may be all
-        # that speaks of a video whose record is missing.
+        # Their records state the damage, so that the next check finds it if this call is killed. They are written
+        # before the manifest is removed, which may be the only file that names a video whose record is missing.
         for video_id in broken:
             detail = _FAILED_BEFORE if sources[video_id].path in failed_before else "not yet repaired"
             commit_record(root, new_record(sources[video_id]) | {"reason": "damaged", "detail": detail})
         if any(damage.file.startswith("videos/") for damage in damages):
             discard_index(root)
         if not lost:
-            rejudge_records(root, read_records(root), settings.thresholds)
+            decide_again(root, read_records(root, whole=True), settings.thresholds)
             finish_store(root)
     if not lost:
         return RepairReport([], [])
@@ -111,18 +116,19 @@ def repair_store(
 
 
 def _failed_before(root: Path) -> set[str]:
-    """Paths of the videos that manifest or record say had failed; lines and records that are damaged say nothing."""
+    """Paths of the videos that failed before, by the intact lines of the manifest and the intact records."""
     found = set()
     path = root / "manifest.jsonl"
-    lines = [(line, False) for line in (path.read_bytes().splitlines() if path.is_file() else [])]
-    records = [(record.read_bytes(), True) for record in (root / "videos").glob("*.json")]
+    lines = [(line, False) for line in (path.read_bytes().split(b"\n") if path.is_file() else [])]
+    plain = [record for record in (root / "videos").glob("*.json") if not not_a_plain_file(record)]
+    records = [(record.read_bytes(), True) for record in plain]
     for text, has_seal in lines + records:
         try:
-            verdict = json.loads(text)
-            whole = not has_seal or sealed_json(verdict) == text
-            by_repair = verdict["reason"] in ("damaged", "lost") and verdict["detail"] != _FAILED_BEFORE
-            if whole and verdict["status"] == "failed" and not by_repair:
-                found.add(verdict["source"]["path"])
+            record = parse_object(text, root)
+            whole = not has_seal or sealed_json(record) == text
+            by_repair = record["reason"] in ("damaged", "lost") and record["detail"] != _FAILED_BEFORE
+            if whole and record["status"] == "failed" and not by_repair:
+                found.add(record["source"]["path"])
         except (ValueError, TypeError, KeyError, AttributeError):
             continue
     return found
@@ -130,9 +136,8 @@ def _failed_before(root: Path) -> set[str]:
 
 def _restore_about(root: Path) -> None:
     try:
-        with np.load(root / "index.npz", allow_pickle=False) as archive:
-            data = archive["store_json"].tobytes()
-        whole = sealed_json(json.loads(data), indent=1) == data
+        data = read_npz(root / "index.npz", "index.npz", keys=("store_json",))["store_json"].tobytes()
+        whole = sealed_json(parse_object(data, "store_json"), indent=1) == data
     except Exception as error:  # numpy, zipfile and zlib each raise their own
         raise ValueError(f"{root}: store.json and its copy in index.npz are both damaged ({error})") from error
     if not whole:

@@ -1,37 +1,40 @@
-"""What a preparation job is asked for: which pairs, how they are stored, which are dropped."""
+"""The settings of a preparation job: which pairs, how they are stored, which are dropped.
+
+Importing it imports nothing slow, because the command reads its defaults here.
+"""
 
 from __future__ import annotations
 
 import math
 import os
 from dataclasses import asdict, dataclass, field, replace
+from typing import TYPE_CHECKING
 
-import numpy as np
+from data_prep.estimators import DEFAULT_ESTIMATOR, check_estimator, create_estimator
+from data_prep.thresholds import Thresholds
 
-from cmp.flow.codec import CODECS
-from cmp.video.readers import BACKENDS
-from data_prep.estimators import DEFAULT_ESTIMATOR, FlowEstimator, PrecomputedFlow, check_estimator, create_estimator
-from data_prep.estimators.weights import weights_label
-from data_prep.pairs import choose_pairs
-from data_prep.quality import Thresholds
+if TYPE_CHECKING:
+    import numpy as np
+
+    from data_prep.estimators import FlowEstimator, PrecomputedFlow
 
 
 @dataclass(frozen=True)
 class PrepareSettings:
-    """Everything the samples of a store depend on; kept in its store.json.
+    """Everything that the samples of a store depend on; kept in its store.json.
 
-    interval_*, pairs_per_video, stride_*: see `choose_pairs`; 5 frames and 50 pairs a video where nothing is given.
-    short_side_px: frames are made smaller to this short side (area filter); 0 keeps their size.
-    enlarge: also make smaller frames larger (bicubic).
+    interval_*, pairs_per_video, stride_*: see `choose_pairs`; 5 frames and 50 pairs per video where nothing is given.
+    short_side_px: larger frames are resized to this short side (area filter); 0 keeps their size.
+    enlarge: smaller frames are resized to it too (bicubic).
     estimator, codec: names, see `data_prep.estimators` and `cmp.flow.encode_flow`.
-    estimator_weights: a local file of weights, for RAFT and ptlflow; None for the library's own.
-    estimator_device: "cpu", "cuda", "cuda:1", ... or "auto", for the same.
+    estimator_weights: a local file of weights, for RAFT and ptlflow; None for the weights of the library.
+    estimator_device: where RAFT and ptlflow run: "cpu", "cuda", "cuda:1", ... or "auto".
     jpeg_quality: of the stored frames, 1 to 100.
     store_second: store frame t+k too.
-    forget_dropped: do not store rejected pairs; looser thresholds cannot bring them back then.
+    forget_dropped: do not store rejected pairs; looser thresholds cannot bring them back.
     candidates_kernel: store the maxima of the watershed map under this odd kernel (before thinning); None for none.
     max_flow_px: range of the training bins at stored size, for the score beyond_share.
-    reader: a name of `cmp.video.readers.BACKENDS` but "frames", for files.
+    reader: for files; a name of `cmp.video.readers.FILE_BACKENDS`.
     folder_fps: frames per second assumed for folders of frames.
     """
 
@@ -56,6 +59,11 @@ class PrepareSettings:
     folder_fps: float = 25.0
 
     def __post_init__(self) -> None:
+        import numpy as np
+
+        from cmp.flow.codec import CODECS
+        from cmp.video.readers import FILE_BACKENDS, check_backend
+
         if self.interval_frames is None and self.interval_s is None:
             object.__setattr__(self, "interval_frames", 5)
         if self.pairs_per_video is None and self.stride_frames is None and self.stride_s is None:
@@ -64,8 +72,9 @@ class PrepareSettings:
         check_estimator(self.estimator, self.estimator_weights)
         if self.codec not in CODECS:
             raise ValueError(f"codec must be one of {', '.join(CODECS)}, got {self.codec!r}")
-        if self.reader not in BACKENDS or self.reader == "frames":
-            raise ValueError(f"reader must be auto, decord or pyav, got {self.reader!r}")
+        if self.reader not in FILE_BACKENDS:
+            raise ValueError(f"reader must be one of {', '.join(FILE_BACKENDS)}, got {self.reader!r}")
+        check_backend(self.reader)
         if self.short_side_px != 0 and self.short_side_px < 16:
             raise ValueError(f"short_side_px must be 0 (keep) or at least 16, got {self.short_side_px}")
         if self.enlarge and self.short_side_px == 0:
@@ -80,6 +89,8 @@ class PrepareSettings:
 
     def choose(self, times_s: np.ndarray) -> np.ndarray:
         """(N, 2) int64 positions of the pairs; see `choose_pairs`."""
+        from data_prep.pairs import choose_pairs
+
         return choose_pairs(
             times_s,
             interval_frames=self.interval_frames,
@@ -90,10 +101,12 @@ class PrepareSettings:
         )
 
     def as_stored(self) -> dict:
-        """What store.json keeps and a later job must agree with: no paths of this machine, and not the device.
+        """The settings in store.json, with which a later job must agree: without paths of this machine and the device.
 
         A file of weights is kept as a hash of its content, a folder of flow files as "files".
         """
+        from data_prep.estimators.weights import weights_label
+
         kept = asdict(self)
         del kept["estimator_device"]
         if self.estimator_weights is not None:
@@ -113,29 +126,32 @@ class PrepareSettings:
 
     @classmethod
     def from_stored(cls, kept: dict, estimator_weights: str | None = None) -> PrepareSettings:
-        """The settings that a store was made with; weights that it knows by their hash have to be given again.
+        """The settings that a store was made with. It keeps a hash of a file of weights, so the file is given again.
 
-        Raises ValueError if they are of another version, or the flow came from files.
+        Raises:
+            ValueError: they are of another version of this package, or the flow came from files.
         """
-        if kept.get("estimator") == "files":
-            raise ValueError("the flow of this store came from files: run tools/prepare_flow.py with its flags instead")
+        if str(kept.get("estimator")).partition(":")[0] == "files":
+            raise ValueError("the flow of this store came from files: run prepare with its flags instead")
         try:
             thresholds = Thresholds(**kept["thresholds"])
             return cls(**kept | {"thresholds": thresholds, "estimator_weights": estimator_weights})
-        except (KeyError, TypeError) as error:
+        except (AttributeError, KeyError, TypeError, OverflowError) as error:
             raise ValueError(f"settings of another version of this package ({error})") from error
 
     def stored_size(self, size_hw: tuple[int, int]) -> tuple[int, int]:
         """Height and width at which frames of this size are stored, px."""
+        from cmp.pixels import size_at_short_side
+
         short = min(size_hw)
         if self.short_side_px == 0 or (short < self.short_side_px and not self.enlarge):
             return size_hw
-        # Whole numbers, half rounded up: the same on every machine.
-        height, width = ((2 * side * self.short_side_px + short) // (2 * short) for side in size_hw)
-        return height, width
+        return size_at_short_side(size_hw, self.short_side_px)
 
     def create_estimator(self, video: str = "") -> FlowEstimator | PrecomputedFlow:
-        """What finds or holds the flow of a video, given by its path ("" for what all of them share)."""
+        """The estimator, or the flow files, of a video given by its path ("" for what all videos share)."""
+        from data_prep.estimators import PrecomputedFlow
+
         if self.estimator.startswith("files:"):
             return PrecomputedFlow(self.estimator.removeprefix("files:"), video)
         return create_estimator(self.estimator, weights=self.estimator_weights, device=self.estimator_device)

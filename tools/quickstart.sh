@@ -44,7 +44,7 @@ fi
 if [ ! -f "$out/pairs_per_video" ]; then
     found=$("$python" -c 'import sys; from cmp.video.find import find_videos; print(len(find_videos(sys.argv[1])))' "$videos")
     if [ "$found" -eq 0 ]; then
-        echo "quickstart.sh: $videos holds no video (looked for video files and folders of frames, also below it)" >&2
+        "$python" -c 'import sys; from cmp.video.find import nothing_found; print("quickstart.sh:", nothing_found(sys.argv[1]), file=sys.stderr)' "$videos"
         exit 1
     fi
     mkdir -p "$out"

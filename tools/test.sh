@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Run the tests in .venv, which is made and filled where needed. Arguments go to pytest.
+# Check style, types and spelling, then run the tests. Makes and fills .venv where needed. Arguments go to pytest.
 #
 #   bash tools/test.sh                  the whole default suite
 #   bash tools/test.sh -m slow          the long checks
@@ -12,6 +12,10 @@ if [ "${1:-}" = "-h" ] || [ "${1:-}" = "--help" ]; then
 fi
 . tools/environment.sh test
 "$python" -m ruff check .
-# One test process a core, each with one thread; a file's tests stay together, since they share what they have made.
+"$python" -m ruff format --check .
+"$python" -m mypy
+"$python" -m codespell_lib
+# One test process per core, each with one thread. The tests of a file stay together because they share what they made.
+# Files in the order of their names: sorted by number of tests, long files of few tests would come last, for one process.
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
-exec "$python" -m pytest --numprocesses auto --dist loadfile "$@"
+exec "$python" -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder --durations=10 "$@"

@@ -1,7 +1,7 @@
-"""Pairs of frames with flow, and the samples that are made of them for training.
+"""Pairs of frames with flow, and the training samples made of them.
 
-Clips and digits, which other systems learn from, have modules of their own that only those import.
-The names that need torch are looked up on first use, so a worker that only writes pairs stays small.
+Clips and digits, the data of the systems in `cmp.baselines`, are in separate modules that only those import. The names
+that need torch are imported on first use, so a worker that only writes pairs uses less memory.
 """
 
 from importlib import import_module
@@ -12,25 +12,37 @@ from cmp.datasets.sources import open_pairs
 from cmp.datasets.splits import split_positions
 
 _NEED_TORCH = {
-    "PairSampler": "cmp.datasets.sampler",
+    "EpochSampler": "cmp.datasets.sampler",
     "PairSource": "cmp.datasets.propagation",
     "PropagationDataset": "cmp.datasets.propagation",
 } | dict.fromkeys(
-    ("Colour", "Crop", "Flip", "FlowPair", "Resize", "ReverseFlow", "ScaledCrop", "ScaleFlow", "TurnFlow"),
+    (
+        "Color",
+        "Crop",
+        "Flip",
+        "FlowPair",
+        "Resize",
+        "ResizedCrop",
+        "ReverseFlow",
+        "ScaledCrop",
+        "ScaleFlow",
+        "TurnFlow",
+    ),
     "cmp.datasets.transforms",
 )
 
 __all__ = [
-    "Colour",
+    "Color",
     "Crop",
     "Flip",
     "FlowPair",
     "PairList",
-    "PairSampler",
+    "EpochSampler",
     "PairSource",
     "PairStore",
     "PropagationDataset",
     "Resize",
+    "ResizedCrop",
     "ReverseFlow",
     "ScaledCrop",
     "ScaleFlow",

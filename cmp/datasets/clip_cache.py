@@ -1,58 +1,60 @@
-"""The frames of a video at the size that training wants, decoded once and kept on the disk.
+"""Cache of decoded video frames at the size used in training, on disk.
 
 A video becomes two files:
 
     NAME.rgb  N frames (h, w, 3) uint8, one after another, nothing else: mapped into memory, so that a clip is read
               without decoding and all processes share one copy
-    NAME.npz  `shape`: (N, h, w, 3); `grey`: (N, g, g') uint8, the frames tiny and in grey, to judge how much moves
+    NAME.npz  `shape`: (N, h, w, 3); `grey`: (N, g, g') uint8, the frames in gray at a short side of 32 px, to measure
+              motion
 
-NAME is made of the video's id, a hash of its content (`cmp.video.find.fingerprint`) and the size, so a video that
-changed is another entry. A file gets its name when it is whole, `.npz` last: processes that meet at one video do its
-work twice and harm nothing. The folder may be deleted between runs; what is missing or damaged is made again.
+NAME is made of the video's id, a hash of its content (`cmp.video.find.fingerprint`) and the size, so a changed
+video gets another name. A file gets its final name when it is complete, `.npz` last: if two processes decode the same
+video, the work is done twice, and the files are correct. The folder can be deleted between runs; missing or damaged
+files are made again.
 """
 
 import logging
-import os
-import secrets
 from os import PathLike
 from pathlib import Path
 from typing import NamedTuple
-from zipfile import BadZipFile
 
 import cv2
 import numpy as np
 
+from cmp.files import NewFile
+from cmp.flow.bounded import read_npz
+from cmp.pixels import size_at_short_side
 from cmp.video import open_video
 from cmp.video.find import VideoSource, fingerprint
 
-GREY_SHORT_SIDE_PX = 32  # coarse enough that the noise of cameras and codecs averages out
+GRAY_SHORT_SIDE_PX = 32  # coarse enough that the noise of cameras and codecs averages out
 
 logger = logging.getLogger(__name__)
 
 
 class CachedVideo(NamedTuple):
-    """Small frames of a video: the file they are in, (N, h, w, 3), and (N, g, g') uint8 grey pictures."""
+    """The cached frames of a video: their file, their shape (N, h, w, 3), and gray frames (N, g, g') uint8."""
 
     path: Path
     shape: tuple[int, int, int, int]
-    grey: np.ndarray
+    gray: np.ndarray
 
 
 def cache_video(
     root: str | PathLike, source: VideoSource, folder: str | PathLike, *, short_side_px: int
 ) -> CachedVideo:
-    """Decode a video into the cache if it is not there yet.
+    """Decode a video to the cache, unless it is already there.
 
     Args:
-        root, source: the video, as `cmp.video.find.find_videos` finds it in root.
-        folder: the cache; made if it is missing.
-        short_side_px: of the kept frames; the long side follows, rounded. Averages where it shrinks.
+        root, source: the video, as found in root by `cmp.video.find.find_videos`.
+        folder: of the cache; created if it is missing.
+        short_side_px: short side of the cached frames; the long side is rounded. Shrinking averages pixels.
 
     Returns:
-        As many frames as can be read from the start without a gap; where that is not all, a warning is logged.
+        The frames from the first one up to the first that cannot be read; a warning is logged if that is not all.
 
     Raises:
-        ValueError: the video cannot be read; it is named.
+        ValueError: the video cannot be read; the message names it.
         OSError: the cache cannot be written.
     """
     video = Path(root) / source.path
@@ -63,55 +65,44 @@ def cache_video(
     name = f"{source.video_id}-{mark['bytes']:x}-{mark['sha256_ends'][:12]}-{short_side_px}px"
     path, about_path = Path(folder) / f"{name}.rgb", Path(folder) / f"{name}.npz"
     try:
-        with np.load(about_path) as about:
-            cached = CachedVideo(path, tuple(about["shape"].tolist()), about["grey"])
-        if path.stat().st_size == np.prod(cached.shape):
+        about = read_npz(about_path, str(about_path), keys=("shape", "grey"))
+        cached = CachedVideo(path, tuple(about["shape"].tolist()), about["grey"])
+        if path.stat().st_size == np.prod(cached.shape, dtype=object):
             return cached
-    except (FileNotFoundError, ValueError, KeyError, EOFError, BadZipFile):
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
         pass
     Path(folder).mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{name}.{secrets.token_hex(4)}.tmp")
-    try:
-        with open(temporary, "wb") as file:
-            shape, grey = _decode(video, file, short_side_px)
-        os.replace(temporary, path)
-        with open(temporary, "wb") as file:
-            np.savez(file, shape=shape, grey=grey)
-        os.replace(temporary, about_path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    return CachedVideo(path, shape, grey)
+    with NewFile(path, stop_at_once=True) as file:
+        shape, gray = _decode(video, file, short_side_px)
+    with NewFile(about_path) as file:
+        np.savez(file, shape=shape, grey=gray)
+    return CachedVideo(path, shape, gray)
 
 
 def map_frames(path: Path, shape: tuple[int, int, int, int]) -> np.ndarray:
-    """The frames of a cached video, (N, h, w, 3) uint8, read-only and not yet read.
+    """Map the frames of a cached video into memory: (N, h, w, 3) uint8, read-only, read on access.
 
     Raises:
-        FileNotFoundError, ValueError: the file is gone or has another length.
+        FileNotFoundError, ValueError: the file is missing or has another length.
     """
     return np.memmap(path, np.uint8, "r", shape=shape)
 
 
 def _decode(video: Path, file, short_side_px: int) -> tuple[tuple[int, int, int, int], np.ndarray]:
-    """Write a video's small frames; their shape, and the grey ones."""
-    grey = []
+    """Write a video's resized frames to a file; return their shape, and the gray frames."""
+    gray = []
     with open_video(video) as reader:
-        height, width = _small(reader.size_hw, short_side_px)
-        grey_height, grey_width = _small(reader.size_hw, GREY_SHORT_SIDE_PX)
+        height, width = size_at_short_side(reader.size_hw, short_side_px)
+        gray_height, gray_width = size_at_short_side(reader.size_hw, GRAY_SHORT_SIDE_PX)
         for frame in reader.read(range(reader.num_frames)):
-            if frame.index != len(grey):  # one is missing: those after it would come too early
+            if frame.index != len(gray):  # a frame is missing: the next ones would be at the wrong times
                 break
             small = cv2.resize(frame.image, (width, height), interpolation=cv2.INTER_AREA)
             file.write(np.ascontiguousarray(small).data)
-            tiny = cv2.resize(frame.image, (grey_width, grey_height), interpolation=cv2.INTER_AREA)
-            grey.append(cv2.cvtColor(tiny, cv2.COLOR_RGB2GRAY))
-    if not grey:
+            tiny = cv2.resize(frame.image, (gray_width, gray_height), interpolation=cv2.INTER_AREA)
+            gray.append(cv2.cvtColor(tiny, cv2.COLOR_RGB2GRAY))
+    if not gray:
         raise ValueError(f"{video}: no frame can be decoded ({reader.problem})")
-    if len(grey) < reader.num_frames or reader.problem:
-        logger.warning("%s: %d of %d frames are used (%s)", video, len(grey), reader.num_frames, reader.problem)
-    return (len(grey), height, width, 3), np.stack(grey)
-
-
-def _small(size_hw: tuple[int, int], short_side_px: int) -> tuple[int, int]:
-    ratio = short_side_px / min(size_hw)
-    return round(size_hw[0] * ratio), round(size_hw[1] * ratio)
+    if len(gray) < reader.num_frames or reader.problem:
+        logger.warning("%s: %d of %d frames are used (%s)", video, len(gray), reader.num_frames, reader.problem)
+    return (len(gray), height, width, 3), np.stack(gray)

@@ -1,4 +1,4 @@
-"""Digits that shift by whole pixels in front of still noise, with the motion of every pixel.
+"""Digits that move by whole pixels in front of static noise, with the motion of every pixel.
 
 Legend: H W canvas pixels.
 """
@@ -13,29 +13,33 @@ NUM_FRAMES = 5
 
 
 class MovingDigits(Dataset):
-    """Five frames of an MNIST digit in constant motion, centred in the third frame.
+    """Five frames of an MNIST digit in constant motion, centered in the third frame.
 
     A sample is a dict:
-        frames: (5, 1, H, W) float32 in 0..1. A pixel that the digit leaves at 0 shows the noise, which is the same in
-            all frames.
-        forward: (H, W) int64: by which class of motion each pixel of frame 2 goes to frame 3.
+        frames: (5, 1, H, W) float32 in 0..1. Pixels where the digit is 0 show the noise, which is the same in all
+            frames.
+        forward: (H, W) int64: class of the motion of each pixel from frame 2 to frame 3, see `motion_class`.
         backward: (H, W) int64: the same from frame 4 back to frame 3.
-        shift_xy: (2,) int64: the digit's step from a frame to the next, px.
-        max_shift_px: () int64: as given, of the shifts that classes of motion tell apart.
+        covered: (2, H, W) bool: pixels of the background in frames 2 and 4 that the digit covers in frame 3.
+        visible_side: (H, W) int8: 1 for pixels of the background in frame 3 that frame 2 shows and frame 4 does not, -1
+            for those that only frame 4 shows, else 0.
+        shift_xy: (2,) int64: the digit's displacement from frame to frame, px.
+        max_shift_px: () int64: the argument, which defines the classes of motion.
     It follows from (seed, epoch, index) alone: the index chooses the digit, the epoch its motion and the noise.
 
     Args:
         paths: one folder, see `read_digits`.
         part: "train" or "test".
-        max_shift_px: steps are drawn evenly from -max_shift_px..max_shift_px along both axes.
-        canvas_px: H and W; the digit is padded to it with zeros. What moves out of it is gone.
-        noise: background values are drawn evenly from 0 to below this; 0 leaves it black.
-        max_digits: use the first so many; None is all.
-        seed: where the draws start.
+        max_shift_px: displacements are uniform in -max_shift_px..max_shift_px along both axes.
+        canvas_px: H and W; the digit is padded to it with zeros. Pixels that move out of the canvas are lost.
+        noise: background values are uniform in [0, noise); 0 leaves the background black.
+        max_digits: use only the first digits, at most this many; None uses all.
+        seed: of all random numbers.
         download: see `read_digits`.
 
     Raises:
-        FileNotFoundError, ValueError: see `read_digits`, or an argument is out of range.
+        FileNotFoundError, ValueError: see `read_digits`.
+        ValueError: an argument is out of range.
 
     Source: the data of the local-motion experiments on MNIST in yangyi02/video_motion_mnist.
     """
@@ -78,22 +82,26 @@ class MovingDigits(Dataset):
         digit = np.pad(self.images[index].astype(np.float32) / 255, (self.canvas_px - 28) // 2)
         moved = np.stack([move(digit, k * dx, k * dy) for k in (-2, -1, 0, 1, 2)])
         still = motion_class(0, 0, self.max_shift_px)
+        before, middle, after = moved[1:4] > 0
+        side = (~middle & ~before & after).astype(np.int8) - (~middle & before & ~after)
         return dict(
             frames=torch.from_numpy(np.where(moved > 0, moved, noise)[:, None]),
             forward=torch.from_numpy(np.where(moved[1] > 0, motion_class(dx, dy, self.max_shift_px), still)),
             backward=torch.from_numpy(np.where(moved[3] > 0, motion_class(-dx, -dy, self.max_shift_px), still)),
+            covered=torch.from_numpy(np.stack((middle & ~before, middle & ~after))),
+            visible_side=torch.from_numpy(side),
             shift_xy=torch.tensor([int(dx), int(dy)]),
             max_shift_px=torch.tensor(self.max_shift_px),
         )
 
 
 def motion_class(dx: int, dy: int, max_shift_px: int) -> int:
-    """The class of a shift: row by row through the (2 max_shift_px + 1)^2 shifts, x fastest, both from the lowest."""
+    """Return the class of a shift: its index among the (2 max_shift_px + 1)^2 shifts, x fastest, both ascending."""
     return (int(dy) + max_shift_px) * (2 * max_shift_px + 1) + int(dx) + max_shift_px
 
 
 def move(image: np.ndarray, dx: int, dy: int) -> np.ndarray:
-    """An image (H, W) shifted right by dx and down by dy whole pixels; zeros come in."""
+    """Shift an image (H, W) right by dx and down by dy whole pixels, filling with zeros."""
     height, width = image.shape
     moved = np.zeros_like(image)
     if abs(dx) < width and abs(dy) < height:

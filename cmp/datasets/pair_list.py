@@ -1,18 +1,20 @@
-"""The authors' list files as a source of pairs: frames and flow that others prepared, read without conversion."""
+"""List files of Zhan et al.'s code as a source of pairs: frames and flow that already exist, read as they are."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-import cv2
 import numpy as np
 
-from cmp.flow import read_flow
+from cmp.datasets.list_file import MAX_NAMED, ListFile
+from cmp.flow import DenseFlow, FlowField, read_flow
+from cmp.flow.io import open_flow_pair
+from cmp.images import read_image
 
 
 class ListedPair(NamedTuple):
-    """What one line of a list file points to."""
+    """The files that one line of a list file names."""
 
     first: Path
     second: Path
@@ -22,44 +24,38 @@ class ListedPair(NamedTuple):
 class PairList:
     """Frames and flow named by a text file.
 
-    A line is `first second flow.flo` (also .png as KITTI's, or .npz), or `first second flow_x.jpg flow_y.jpg`,
-    separated by spaces, paths relative to root. The second frame is named but never read; empty lines are skipped.
+    A line is `first second flow.flo` (also .png in KITTI's format, or .npz), or `first second flow_x.jpg flow_y.jpg`,
+    separated by spaces or tabs, with paths relative to root. The second frame is named but never read. For empty lines,
+    comments and the like see `cmp.datasets.list_file`. `check_files` and `read_pair` look for the files; a missing one
+    is an error that names the line.
 
     Args:
         list_file: the text file.
         root: folder that the paths in it start from; default: the folder of the list file.
 
     Raises:
-        FileNotFoundError: there is no list file.
-        ValueError: a line has neither 3 nor 4 entries, or there is no line; file and line number are named.
+        FileNotFoundError: the list file does not exist.
+        ValueError: a line has neither 3 nor 4 entries, or the file has no lines; file and line number are named.
 
-    Source: the authors' code of Zhan et al., CVPR 2019.
+    Source: the format of the code of Zhan et al., CVPR 2019 (https://github.com/XiaohangZhan/conditional-motion-propagation).
     """
 
     def __init__(self, list_file: str | os.PathLike, root: str | os.PathLike | None = None) -> None:
         self.list_file = Path(list_file)
-        if not self.list_file.is_file():
-            raise FileNotFoundError(f"no such list file: {self.list_file}")
+        self._lines = ListFile(list_file)
         self.root = Path(root) if root is not None else self.list_file.parent
-        # Millions of paths as Python objects would take gigabytes, and again in every worker that touches them.
-        self._text = self.list_file.read_bytes().removeprefix(b"\xef\xbb\xbf")  # some editors' mark of UTF-8
-        bounds, end = [], 0
-        for number, line in enumerate(self._text.splitlines(keepends=True), 1):
-            start, end = end, end + len(line)
-            num_entries = len(line.split())
-            if num_entries in (3, 4):
-                bounds.append((start, end))
-            elif num_entries:
+        for index in range(len(self._lines)):
+            num_entries = len(self._lines.words(index))
+            if num_entries not in (3, 4):
                 raise ValueError(
-                    f"{self.list_file}:{number}: want `first second flow.flo` or `first second flow_x.jpg flow_y.jpg`, "
-                    f"got {num_entries} entries"
+                    f"{self._lines.where(index)}: want `first second flow.flo` or `first second flow_x.jpg "
+                    f"flow_y.jpg`, got {num_entries} entries"
                 )
-        if not bounds:
+        if not len(self._lines):
             raise ValueError(f"{self.list_file} lists no pairs")
-        self._bounds = np.array(bounds)
 
     def __len__(self) -> int:
-        return len(self._bounds)
+        return len(self._lines)
 
     def __getitem__(self, index: int) -> ListedPair:
         """The files that one line names."""
@@ -68,35 +64,67 @@ class PairList:
 
     @property
     def pair_videos(self) -> Sequence[str]:
-        """For every pair the video it is taken from: the folder of its first frame. Pairs of one share one string."""
-        full: dict[str, str] = {}
+        """The video of every pair, in order: the folder of its first frame. Pairs of a video share one string object.
+
+        A folder is the same video however it is written: `a`, `./a`, `b/../a`, relative or absolute.
+        """
+        root, full, same = os.path.abspath(self.root), {}, {}
         videos = []
         for i in range(len(self)):
             folder = os.path.dirname(self._entries(i)[0])
             if folder not in full:
-                full[folder] = os.path.join(self.root, folder)
+                path = os.path.normpath(os.path.join(root, folder))
+                full[folder] = same.setdefault(path, path)
             videos.append(full[folder])
         return videos
 
     def _entries(self, index: int) -> list[str]:
-        start, end = self._bounds[index]
-        return os.fsdecode(self._text[start:end]).split()  # any bytes that a file name may hold
+        """The files of a line. Backslashes count as separators if the first frame cannot be found otherwise."""
+        words = self._lines.words(index)
+        if "\\" in words[0] and not (self.root / words[0]).is_file():
+            words = [word.replace("\\", "/") for word in words]
+        return words
 
-    def read_pair(self, index: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Image (H, W, 3) uint8 RGB, flow (H, W, 2) float32 px, valid (H, W) bool of one line.
+    def check_files(self, indices: Iterable[int]) -> None:
+        """Look for the files of these lines. FileNotFoundError names up to 5 missing ones, each with list and line."""
+        missing = []
+        for index in indices:
+            missing += self._missing(int(index))
+            if len(missing) >= MAX_NAMED:
+                break
+        if missing:
+            raise FileNotFoundError("; ".join(missing))
+
+    def _missing(self, index: int) -> list[str]:
+        pair = self[index]
+        named = [("image", pair.first)]
+        named += [("flow file", path) for path in ((pair.flow,) if isinstance(pair.flow, Path) else pair.flow)]
+        place = self._lines.where(index)
+        return [f"no such {kind}: {path} (listed in {place})" for kind, path in named if not path.is_file()]
+
+    def read_pair(self, index: int) -> tuple[np.ndarray, FlowField, np.ndarray]:
+        """Read the pair of one line: image (H, W, 3) uint8 RGB, flow (H, W, 2) px, valid (H, W) bool.
+
+        The image is read by the rules of `cmp.images`, but never rotated: flow belongs to the stored pixels, whatever
+        orientation the EXIF data of the image states.
 
         Raises:
-            FileNotFoundError, ValueError: a file is missing or broken, or image and flow differ in size.
+            FileNotFoundError: a file is missing; file, list and line are named.
+            ValueError: a file is broken, or image and flow differ in size; the file is named.
         """
         pair = self[index]
-        if not pair.first.is_file():
-            raise FileNotFoundError(f"no such image: {pair.first} (listed in {self.list_file})")
-        image = cv2.imread(str(pair.first), cv2.IMREAD_COLOR)
-        if image is None:
-            raise ValueError(f"{pair.first} cannot be read as an image")
-        flow, valid = read_flow(pair.flow, return_valid=True)
+        if missing := self._missing(index):
+            raise FileNotFoundError(missing[0])
+        image = read_image(pair.first, upright=False)
+        if isinstance(pair.flow, tuple):  # bytes, of which all are known
+            flow: FlowField = open_flow_pair(pair.flow)
+            valid = np.ones(flow.shape[:2], bool)
+        else:
+            dense, valid = read_flow(pair.flow, return_valid=True)
+            flow = DenseFlow(dense)
         if image.shape[:2] != flow.shape[:2]:
             raise ValueError(
-                f"{pair.first} is {image.shape[1]}x{image.shape[0]} px, its flow {flow.shape[1]}x{flow.shape[0]}"
+                f"{pair.first} is {image.shape[1]}x{image.shape[0]} px as stored, its flow "
+                f"{flow.shape[1]}x{flow.shape[0]}"
             )
-        return cv2.cvtColor(image, cv2.COLOR_BGR2RGB), flow, valid
+        return image, flow, valid

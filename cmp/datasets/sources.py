@@ -2,24 +2,26 @@
 
 import bisect
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from cmp.datasets.pair_list import PairList
 from cmp.datasets.pair_store import PairStore
+from cmp.flow import FlowField
 
 
 def open_pairs(paths: str | Sequence[str], root: str | None = None) -> "PairStore | PairList | JoinedPairs":
-    """Open pairs for training: a pair store (a folder) or one of the authors' list files (a file), or several at once.
+    """Open pairs for training: a pair store (a folder), a list file (see `PairList`), or several of them as one source.
 
     Args:
         paths: one path or several.
         root: folder that the paths inside list files start from; default: each list file's own.
 
     Raises:
-        FileNotFoundError, ValueError: a path is missing or is neither; paths is empty.
+        FileNotFoundError: a path does not exist, or is a folder without a pair store.
+        ValueError: paths is empty, or as `PairStore` and `PairList`.
     """
     paths = [paths] if isinstance(paths, (str, Path)) else list(paths)
     if not paths:
@@ -32,10 +34,11 @@ def open_pairs(paths: str | Sequence[str], root: str | None = None) -> "PairStor
 
 
 class JoinedPairs:
-    """Several sources one after another; videos of different sources stay different under one name.
+    """Several sources as one, in order. Videos of different sources stay different even if their names are equal.
 
     Args:
-        sources: pair sources. names: what to call each, in front of its videos' names.
+        sources: pair sources.
+        names: one name per source, which is put in front of the names of its videos.
     """
 
     def __init__(self, sources: Sequence, names: Sequence[str]) -> None:
@@ -45,7 +48,7 @@ class JoinedPairs:
 
     @property
     def pair_videos(self) -> list[str]:
-        """For every pair its video, behind the name of its source; pairs of one video share one string."""
+        """The video of every pair, in order, as "source:video". Pairs of a video share one string object."""
         joined = []
         for name, source in zip(self.names, self.sources):
             videos = source.pair_videos
@@ -53,11 +56,29 @@ class JoinedPairs:
             joined += [full[video] for video in videos]
         return joined
 
+    def names_for_lists(self) -> dict[str, tuple[str, ...]]:
+        """The names that a line of a `val_list` may use for each video of `pair_videos`: those of its source."""
+        names = {}
+        for name, source in zip(self.names, self.sources):
+            if hasattr(source, "names_for_lists"):
+                own = source.names_for_lists()
+            else:
+                own = {video: (video,) for video in set(source.pair_videos)}
+            names |= {f"{name}:{video}": called for video, called in own.items()}
+        return names
+
+    def check_files(self, indices: Iterable[int]) -> None:
+        """As `PairList.check_files`, for the sources that have it."""
+        indices = np.asarray(list(indices), np.int64)
+        for start, end, source in zip([0, *self.ends], self.ends, self.sources):
+            if hasattr(source, "check_files"):
+                source.check_files(indices[(indices >= start) & (indices < end)] - start)
+
     def __len__(self) -> int:
         return self.ends[-1]
 
-    def read_pair(self, index: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """The pair at this position of the whole; see `PairSource.read_pair`."""
+    def read_pair(self, index: int) -> tuple[np.ndarray, FlowField, np.ndarray]:
+        """Read the pair at this position of all pairs; see `PairSource.read_pair`. IndexError if it is out of range."""
         if not 0 <= index < len(self):
             raise IndexError(f"index must be in 0..{len(self) - 1}, got {index}")
         which = bisect.bisect_right(self.ends, index)

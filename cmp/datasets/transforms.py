@@ -1,6 +1,8 @@
-"""What happens to a pair before guides are chosen on it: resize, crop, and the augmentations of the recipes.
+"""Transforms of a pair before guidance points are chosen on it: resize, crop, and augmentations.
 
-A transform is called with a `FlowPair` and a random generator and gives a new pair; image and flow move together.
+A transform is called with a `FlowPair` and a random generator and returns a new pair. Geometric transforms change
+image, flow and valid pixels together. No published recipe uses `ScaledCrop`, `Color`, `Flip`, `ReverseFlow`,
+`ScaleFlow` or `TurnFlow`.
 """
 
 import math
@@ -13,32 +15,34 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from cmp.flow import flip_flow, resize_flow, scale_flow
+from cmp.flow import FlowField, as_flow_field, flip_flow, resize_flow, scale_flow
 from cmp.flow.resample import resized_window
+from cmp.pixels import size_at_short_side
 
 
 class FlowPair(NamedTuple):
-    """One frame and where its pixels go.
+    """A frame and its flow.
 
-    image: (H, W, 3) uint8 RGB. flow: (H, W, 2) float32, px; 0 where it is not valid. valid: (H, W) bool, True where the
-    flow is known: not in padding, nor where the source does not know it.
+    image: (H, W, 3) uint8 RGB.
+    flow: (H, W, 2) float32, px; 0 where it is not valid. A `ResizedCrop` also takes a `cmp.flow.FlowField`.
+    valid: (H, W) bool, True where the flow is known; False in padding and where the source does not know the flow.
     """
 
     image: np.ndarray
-    flow: np.ndarray
+    flow: np.ndarray | FlowField
     valid: np.ndarray
 
 
 @dataclass(frozen=True)
 class Resize:
-    """Bring the short side to short_side_px; the long side follows, rounded down as the authors do.
+    """Resize a pair so that its short side has short_side_px; the long side follows, rounded down as Zhan et al. do.
 
-    The image is resized bicubically (with antialiasing when it shrinks), the flow bilinearly, u and v each by its own
-    ratio. A pixel stays valid where every pixel it was made from is.
+    The image is resized bicubically (with antialiasing when it shrinks), the flow bilinearly; x and y are each scaled
+    by their own ratio. A pixel is valid if every pixel that it was computed from is valid.
 
-    The image's filter is Pillow's, computed by torch, which is an order of magnitude faster on a CPU with vectors: the
-    two differ by at most one grey level, in less than one value in a hundred. The new image lies in memory channel by
-    channel, as batches are.
+    The image filter is Pillow's, computed by torch, which is ten times faster on a CPU with vector instructions. The
+    two differ by at most one gray level, in less than one value in a hundred. In memory the new image is stored channel
+    by channel, as batches are.
     """
 
     short_side_px: int
@@ -61,11 +65,8 @@ class Resize:
         return FlowPair(_resize_image(pair.image, size_hw), flow, valid)
 
     def new_size(self, size_hw: tuple[int, int]) -> tuple[int, int]:
-        """What a picture's (height, width) become, px."""
-        height, width = size_hw
-        short, long = min(height, width), max(height, width)
-        long_px = long * self.short_side_px // short
-        return (self.short_side_px, long_px) if height <= width else (long_px, self.short_side_px)
+        """The (height, width) that an image of this size gets, px."""
+        return size_at_short_side(size_hw, self.short_side_px, rounding="down")
 
 
 def _resize_image(image: np.ndarray, size_hw: tuple[int, int]) -> np.ndarray:
@@ -77,9 +78,10 @@ def _resize_image(image: np.ndarray, size_hw: tuple[int, int]) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Crop:
-    """Cut out size_px x size_px: anywhere (random) or in the middle. A smaller picture is padded with black all around.
+    """Cut out size_px x size_px, at a random position or in the center.
 
-    Padding is not valid, whether or not a loss looks at that. Unlike the authors', a random crop reaches every offset.
+    A smaller image is padded with black on all sides. Padding is not valid; the loss decides whether that matters. A
+    random crop reaches every offset, unlike in Zhan et al.'s code.
     """
 
     size_px: int
@@ -102,7 +104,7 @@ class Crop:
         return FlowPair(*(part[window] for part in pair))
 
     def corner(self, size_hw: tuple[int, int], rng: np.random.Generator) -> tuple[int, int]:
-        """Row and column where a picture of this size, which is not smaller than the crop, is cut."""
+        """Choose the first row and column of the crop in an image of this size, which is not smaller than the crop."""
         spare = [side - self.size_px for side in size_hw]
         y, x = (int(rng.integers(0, s + 1)) if self.random else s // 2 for s in spare)
         return y, x
@@ -110,27 +112,33 @@ class Crop:
 
 @dataclass(frozen=True)
 class ResizedCrop:
-    """`resize`, then `crop`, in one pass that computes little but what the crop needs.
+    """`Resize(short_side_px)`, then `Crop(size_px, random)`, in one pass that computes little more than the crop.
 
-    Flow is made of the crop alone, decoded or not (`cmp.flow.HalfSizeFlow`), and equals one after the other to a
-    millionth of its largest value. The image equals it bit for bit; one that shrinks to less than half may differ by a
-    grey level in one value of a thousand, as the precision of torch's weights follows from the largest of them. Its
-    rows above and columns to the left are computed and dropped: torch does not start at a fraction of a pixel.
+    Flow is computed for the crop alone (`cmp.flow.FlowField.window`), and equals the result of the two steps up to a
+    millionth of its largest value. The image is equal bit for bit, with one exception: when it shrinks to less than
+    half, one value in a thousand may differ by a gray level, because the precision of torch's weights depends on the
+    largest of them. Rows above and columns to the left of the crop are computed and dropped, because torch cannot start
+    at a fraction of a pixel.
     """
 
-    resize: Resize
-    crop: Crop
+    short_side_px: int
+    size_px: int
+    random: bool
+
+    def __post_init__(self) -> None:
+        Resize(self.short_side_px), Crop(self.size_px, self.random)  # they refuse sizes below 1
 
     def __call__(self, pair: FlowPair, rng: np.random.Generator) -> FlowPair:
+        resize, crop = Resize(self.short_side_px), Crop(self.size_px, self.random)
         old_hw = pair.flow.shape[:2]
-        new_hw = self.resize.new_size(old_hw)
-        if new_hw == old_hw or min(new_hw) < self.crop.size_px:  # nothing to resize, or padding
-            return self.crop(self.resize(pair._replace(flow=np.asarray(pair.flow)), rng), rng)
-        y, x = self.crop.corner(new_hw, rng)
-        end_hw = y + self.crop.size_px, x + self.crop.size_px
+        new_hw = resize.new_size(old_hw)
+        if new_hw == old_hw or min(new_hw) < self.size_px:  # nothing to resize, or padding
+            return crop(resize(pair._replace(flow=np.asarray(pair.flow)), rng), rng)
+        y, x = crop.corner(new_hw, rng)
+        end_hw = y + self.size_px, x + self.size_px
         window = slice(y, end_hw[0]), slice(x, end_hw[1])
         scales = [new / old for new, old in zip(new_hw, old_hw)]
-        flow = resized_window(pair.flow, new_hw, window, scales[::-1])
+        flow = as_flow_field(pair.flow).window(new_hw, *window)
         valid = np.ones(flow.shape[:2], bool)
         if not pair.valid.all():
             known = pair.valid[..., None].astype(np.float32)
@@ -139,24 +147,14 @@ class ResizedCrop:
         return FlowPair(_resize_image_start(pair.image, scales, end_hw)[window], flow, valid)
 
 
-def join_resize_and_crop(transforms: Sequence) -> list:
-    """The same transforms, every `Resize` that a `Crop` follows joined with it in a `ResizedCrop`."""
-    joined = []
-    for transform in transforms:
-        if isinstance(transform, Crop) and joined and isinstance(joined[-1], Resize):
-            transform = ResizedCrop(joined.pop(), transform)
-        joined.append(transform)
-    return joined
-
-
 def _resize_image_start(image: np.ndarray, scales: Sequence[float], end_hw: tuple[int, int]) -> np.ndarray:
-    """As `_resize_image`, of an image's first rows and columns alone: end_hw of them or more."""
+    """As `_resize_image`, but compute only the first rows and columns: end_hw of them or more."""
     needed = [math.ceil(end / s) + math.ceil(2 * max(1, 1 / s)) + 2 for end, s in zip(end_hw, scales)]
-    # torch leaves an axis as it is whose length does not change, even where its scale is above 1.
+    # If the length of an axis does not change, torch does not resize it, even if its scale is above 1.
     needed = [n if int(n * s) != n else side for n, s, side in zip(needed, scales, image.shape)]
     start = np.require(image, requirements="CW")[: needed[0], : needed[1]]
     scales = [
-        s if int(side * s) >= end else math.nextafter(s, math.inf)  # a product that is rounded below a whole number
+        s if int(side * s) >= end else math.nextafter(s, math.inf)  # the product was rounded below a whole number
         for s, side, end in zip(scales, start.shape, end_hw)
     ]
     batch = torch.from_numpy(start.transpose(2, 0, 1)[None])
@@ -166,10 +164,9 @@ def _resize_image_start(image: np.ndarray, scales: Sequence[float], end_hw: tupl
 
 @dataclass(frozen=True)
 class ScaledCrop:
-    """Cut out a random square and resize it to size_px: the same things nearer or farther, their motion scaled along.
+    """Cut out a random square and resize it to size_px: the same content nearer or farther, with its motion scaled.
 
-    The square's side is size_px times a log-uniform factor between low and high, at most the picture's short side. Off
-    in every published recipe.
+    The square's side is size_px times a log-uniform factor between low and high, at most the image's short side.
     """
 
     size_px: int
@@ -189,29 +186,29 @@ class ScaledCrop:
 
 
 @dataclass(frozen=True)
-class Colour:
-    """Change brightness, contrast and colour cast, and with grey_probability take all colour away; flow stays.
+class Color:
+    """Change brightness, contrast and color cast, and with gray_probability remove all color; the flow stays.
 
-    Each channel is multiplied by a common factor within 1 +- contrast and one of its own within 1 +- cast, and a common
-    offset within +- brightness grey levels is added. Off in every published recipe.
+    Each channel is multiplied by a common factor within 1 +- contrast and by its own factor within 1 +- cast. A common
+    offset within +- brightness gray levels is added.
     """
 
     contrast: float = 0.3
     cast: float = 0.1
     brightness: float = 25.0
-    grey_probability: float = 0.15
+    gray_probability: float = 0.15
 
     def __call__(self, pair: FlowPair, rng: np.random.Generator) -> FlowPair:
         factor = rng.uniform(1 - self.contrast, 1 + self.contrast) * rng.uniform(1 - self.cast, 1 + self.cast, 3)
         image = pair.image * factor.astype(np.float32) + np.float32(rng.uniform(-self.brightness, self.brightness))
-        if rng.random() < self.grey_probability:
+        if rng.random() < self.gray_probability:
             image = np.repeat(image.mean(axis=2, keepdims=True), 3, axis=2)
         return pair._replace(image=image.round().clip(0, 255).astype(np.uint8))
 
 
 @dataclass(frozen=True)
 class Flip:
-    """Mirror left and right with this probability; u changes its sign. Off in every published recipe."""
+    """Mirror left and right with this probability; the x component of the flow changes its sign."""
 
     probability: float = 0.5
 
@@ -223,7 +220,7 @@ class Flip:
 
 @dataclass(frozen=True)
 class ReverseFlow:
-    """Turn every vector around with this probability, as if the clip ran backwards. Off in every published recipe."""
+    """Reverse every vector with this probability, as if the clip ran backwards; the image stays."""
 
     probability: float = 0.5
 
@@ -233,9 +230,9 @@ class ReverseFlow:
 
 @dataclass(frozen=True)
 class ScaleFlow:
-    """Multiply all vectors by one factor between low and high, log-uniform: faster or slower motion of the same image.
+    """Multiply all vectors by one log-uniform factor between low and high: faster or slower motion of the same image.
 
-    Off in every published recipe; the authors offer 0.5 to 2.
+    The defaults are the range in Zhan et al.'s code.
     """
 
     low: float = 0.5
@@ -252,9 +249,9 @@ class ScaleFlow:
 
 @dataclass(frozen=True)
 class TurnFlow:
-    """Turn all vectors by one angle within +-max_degrees; the image stays. Off in every published recipe.
+    """Rotate all vectors by one angle within +-max_degrees; the image stays.
 
-    Done with a 2x2 matrix (the authors' arctangent loses the quadrant).
+    Computed with a 2x2 matrix; the arctangent in Zhan et al.'s code loses the quadrant.
     """
 
     max_degrees: float = 180.0

@@ -1,7 +1,7 @@
 """A grid of experiments: arms (what a backbone comes from) x seeds x evaluations, its results in files, its table.
 
 An arm is a training config whose checkpoint `cmp.export` can take an image encoder from, of whatever method; or no
-config at all: random initialisation.
+config at all: random initialization.
 """
 
 import difflib
@@ -17,11 +17,11 @@ from os import PathLike
 from pathlib import Path
 
 import torch
-from mmengine.config import Config
 
-from cmp.engine.metrics import INTERPOLATIONS
+from cmp.engine.config import read_config
+from cmp.evaluation.interpolations import INTERPOLATIONS
 
-# What takes no network, as the metrics name it.
+# Predictions that need no network, as the metrics name them.
 NO_NETWORK = ("zero_flow", *(metric.removeprefix("epe_") for metric, _ in INTERPOLATIONS.values()))
 TASKS = ("propagation", "segmentation", "detection", "knn", "linear")
 
@@ -32,15 +32,15 @@ class Arm:
 
     Args:
         name: of the row.
-        config: training config, relative to the checkout; None for random initialisation.
+        config: training config, relative to the checkout; None for random initialization.
         data: which entry of the grid's `data` it is trained on.
         options: dotted keys of the config to new values.
-        guided: True where it predicts flow from image and guides, False where it was trained to do so from the image
-            alone and is judged so, None where it predicts no flow: its cells of propagation stay a dash.
-        pretraining_seed: one pretraining for all seeds, whose spread then is that of the evaluations alone; None: each
-            seed pretrains anew.
+        guided: True if it predicts flow from image and guidance, False if it was trained and is evaluated on the image
+            alone, None if it does not predict flow: its cells of propagation are a dash.
+        pretraining_seed: one pretraining for all seeds, so that their spread is that of the evaluations alone. None:
+            each seed has its own pretraining.
         seeds, evaluations: fewer than the grid's; None for all of them.
-        note: said beside the name.
+        note: printed after the name.
     """
 
     name: str
@@ -56,15 +56,15 @@ class Arm:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """One column of the table, or for propagation several.
+    """One column of the table; for propagation several.
 
     Args:
         name: of the column.
         task: of tools/evaluate.py.
         data: which entry of the grid's `data` it reads.
-        config: of the task; for propagation the config whose val_dataloader says which pairs and guides, the same for
-            all arms. knn and linear have none.
-        options: dotted keys of the config to new values; of knn and linear the command's own flags (size=64).
+        config: of the task; for propagation the config whose val_dataloader selects pairs and guidance, the same for
+            all arms. None for knn and linear.
+        options: dotted keys of the config to new values; of knn and linear the command's flags (size=64).
         frozen: segmentation on a frozen backbone.
     """
 
@@ -78,7 +78,7 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class Grid:
-    """What configs/ablation/*.py say: arms, seeds, evaluations, the encoder, and folders of data by name."""
+    """The content of configs/ablation/*.py: arms, seeds, evaluations, the encoder, and folders of data by name."""
 
     arms: Sequence[Arm]
     evaluations: Sequence[Evaluation]
@@ -91,16 +91,14 @@ def read_grid(path: str | PathLike, data: Mapping[str, str] | None = None) -> Gr
     """Read a grid's config.
 
     Args:
-        path: a pure-Python config. Names in capitals are its own.
-        data: folders that take the place of the config's, by name.
+        path: a pure-Python config (see `read_config`).
+        data: folders that replace the config's, by name.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: it lacks something, says something twice or something unknown, which is named.
+        FileNotFoundError: the file does not exist.
+        ValueError: an entry is missing, repeated or unknown; it is named.
     """
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"no such config: {path}")
-    config = {key: value for key, value in Config.fromfile(str(path)).to_dict().items() if not key.isupper()}
+    config = read_config(path).to_dict()
     try:
         arms = [_build(Arm, arm) for arm in config.pop("arms")]
         evaluations = [_build(Evaluation, evaluation) for evaluation in config.pop("evaluations")]
@@ -128,7 +126,7 @@ def read_grid(path: str | PathLike, data: Mapping[str, str] | None = None) -> Gr
         if arm.config is not None:
             _among(arm.data, grid.data, f"{path}: data of {arm.name!r}")
         elif arm.options:
-            raise ValueError(f"{path}: {arm.name!r} has options and no config")
+            raise ValueError(f"{path}: {arm.name!r} has options but no config")
     return grid
 
 
@@ -138,7 +136,7 @@ def slug(name: str) -> str:
 
 
 def hardware() -> str:
-    """What this runs on, in words."""
+    """Name the GPU or CPU that this runs on."""
     if torch.cuda.is_available():
         return torch.cuda.get_device_name()
     cpu = platform.processor() or platform.machine()
@@ -153,8 +151,8 @@ def markdown_table(grid: Grid, results: Sequence[Mapping]) -> str:
 
     Args:
         grid: its arms are the rows, its evaluations the columns.
-        results: contents of cells: arm, seed, evaluation, metrics. Cells of the arm "interpolation" say what takes no
-            network.
+        results: contents of cells: arm, seed, evaluation, metrics. Cells of the arm "interpolation" are of
+            predictions that need no network.
     """
     columns = []  # title, evaluation, key of the metrics for an arm
     for evaluation in grid.evaluations:
@@ -163,7 +161,7 @@ def markdown_table(grid: Grid, results: Sequence[Mapping]) -> str:
                 ("EPE, px", evaluation, lambda arm: "epe" if arm.guided else "epe_no_guidance"),
                 ("/ best interpolation", evaluation, lambda arm: None),
                 ("image of another video", evaluation, lambda arm: "epe_shuffled_image" if arm.guided else None),
-                ("guides dropped", evaluation, lambda arm: "epe_no_guidance"),
+                ("guidance dropped", evaluation, lambda arm: "epe_no_guidance"),
             ]
         elif evaluation.task == "detection":
             columns += [(f"{evaluation.name}, {k} AP", evaluation, lambda arm, k=k: f"{k}_AP") for k in ("box", "mask")]
@@ -197,7 +195,7 @@ def markdown_table(grid: Grid, results: Sequence[Mapping]) -> str:
 
 
 def best_interpolation(results: Sequence[Mapping], evaluation: str) -> float | None:
-    """The least EPE of all interpolations, px; None where none was measured."""
+    """The smallest EPE of all interpolations, px; None if none was measured."""
     found = [
         value
         for result in results
@@ -230,7 +228,7 @@ def read_results(out: str | PathLike) -> list[dict]:
         try:
             result = json.loads(path.read_text())
             if not {"arm", "seed", "evaluation", "metrics", "settings"} <= result.keys():
-                raise ValueError("it is no finished cell")
+                raise ValueError("not the result of a finished cell")
         except (ValueError, AttributeError) as error:
             raise ValueError(f"{path}: {error}") from error
         results.append(result)
@@ -238,7 +236,7 @@ def read_results(out: str | PathLike) -> list[dict]:
 
 
 def _build(kind: type, arguments: Mapping):
-    """A dataclass from a dict; an unknown key is named beside the one that may be meant."""
+    """Make a dataclass from a dict; an unknown key is named, with the one that may be meant."""
     known = [f.name for f in fields(kind)]
     for key in arguments:
         _among(key, known, kind.__name__.lower())

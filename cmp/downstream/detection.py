@@ -7,23 +7,25 @@ import contextlib
 import importlib
 import io
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
 from mmengine.config import Config
 from mmengine.evaluator import BaseMetric
 from mmengine.model import BaseModel
+from mmengine.registry import DATASETS
 from torch import nn
 from torchvision.models.detection import MaskRCNN
 from torchvision.ops import FeaturePyramidNetwork
 from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
 
-from cmp.downstream.backbone import RANDOM, BareEncoder
-from cmp.downstream.detection_data import CocoInstances, read_annotations
+from cmp.downstream.backbone import RANDOM, load_encoder
+from cmp.downstream.detection_data import read_annotations
+from cmp.downstream.run import set_given
+from cmp.models import BareEncoder
 
-STAGES = ("stage1", "stage2", "stage3", "stage4")
-DATASET = f"{CocoInstances.__module__}.{CocoInstances.__name__}"  # by name: see segmentation.py
-# Names of what COCOeval sums up, in its order, as far as they are customary.
+# Names of the first values of COCOeval's summary, in its order.
 SUMMARY = ("AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large")
 
 
@@ -33,13 +35,12 @@ class Pyramid(nn.Module):
     def __init__(self, encoder: BareEncoder, out_channels: int = 256) -> None:
         super().__init__()
         self.encoder, self.out_channels = encoder, out_channels
-        widths = [encoder.net.channels[name] for name in STAGES]
+        widths = encoder.feature_info.channels()
         self.fpn = FeaturePyramidNetwork(widths, out_channels, extra_blocks=LastLevelMaxPool())
 
     def forward(self, image: torch.Tensor) -> dict[str, torch.Tensor]:
         """Maps of strides 4 to 64, under the names that torchvision's detectors pool from."""
-        features = self.encoder.net(image)
-        return self.fpn({str(i): getattr(features, name) for i, name in enumerate(STAGES)})
+        return self.fpn({str(i): stage for i, stage in enumerate(self.encoder(image))})
 
 
 class DetectionNet(BaseModel):
@@ -53,10 +54,12 @@ class DetectionNet(BaseModel):
 
     Raises:
         ValueError: the encoder has no stages, or the file does not fit.
-        FileNotFoundError: there is no such file.
+        FileNotFoundError: the file does not exist.
 
     Source: He et al., "Mask R-CNN", ICCV 2017, with Lin et al.'s feature pyramid, CVPR 2017; as torchvision builds it.
     """
+
+    loss_unit = "sum of Mask R-CNN's losses"
 
     def __init__(
         self,
@@ -68,10 +71,12 @@ class DetectionNet(BaseModel):
     ) -> None:
         super().__init__()
         if not encoder.startswith("resnet"):
-            raise ValueError(f"a feature pyramid needs stages: encoder must be a ResNet, got {encoder!r}")
-        bare = BareEncoder(encoder, output_stride=32)
+            raise ValueError(
+                f"a feature pyramid needs maps of strides 4 to 32: encoder must be a ResNet, got {encoder!r}"
+            )
+        bare, mean, std = load_encoder(backbone, encoder, output_stride=32)
         pyramid = Pyramid(bare)
-        mean, std = ([value / 255 for value in values] for values in bare.load(backbone))
+        mean, std = ([value / 255 for value in values] for values in (mean, std))
         sizes = dict(min_size=short_side_px, max_size=long_side_px)
         self.net = MaskRCNN(pyramid, num_classes + 1, image_mean=mean, image_std=std, **sizes)
         self._description = dict(task="detection", encoder=encoder, num_classes=num_classes, backbone=str(backbone))
@@ -87,28 +92,28 @@ class DetectionNet(BaseModel):
         return self.net([i.float() / 255 for i in image])
 
     def describe(self) -> dict:
-        """What a checkpoint says of this network."""
+        """What a checkpoint states about this network."""
         return self._description
 
 
 class CocoMetric(BaseMetric):
     """COCO's average precision of boxes and masks, in percent, by pycocotools: box_AP, box_AP50, ..., mask_AP, ...
 
-    A value is NaN where the set has no object that it is about.
+    A value is NaN if the set has no object of that size.
 
     Args:
-        annotations: the file that `CocoInstances` has read.
+        annotations: the file that `CocoInstances` reads.
     """
 
-    default_prefix = ""  # none, and no warning about it
+    default_prefix = ""  # without a prefix, and without a warning about that
 
     def __init__(self, annotations: str) -> None:
-        super().__init__(collect_device="gpu")  # by messages, on CPUs too
+        super().__init__(collect_device="gpu")  # through messages between processes, on CPUs too
         self.annotations = str(annotations)
         self.category_ids = sorted(read_annotations(annotations).getCatIds())
 
     def process(self, data_batch: dict, data_samples: Sequence[dict]) -> None:
-        """Keep what was found in each image; masks are encoded at once."""
+        """Keep what was found in each image; masks are compressed immediately."""
         encode = importlib.import_module("pycocotools.mask").encode
         for image_id, found in zip(data_batch["image_id"], data_samples):
             entries = []
@@ -127,7 +132,7 @@ class CocoMetric(BaseMetric):
             self.results.append(entries)
 
     def compute_metrics(self, results: list[list[dict]]) -> dict[str, float]:
-        """Judge all images together."""
+        """Evaluate all images together."""
         entries, truth = [entry for image in results for entry in image], read_annotations(self.annotations)
         cocoeval = importlib.import_module("pycocotools.cocoeval")
         metrics = {}
@@ -135,30 +140,35 @@ class CocoMetric(BaseMetric):
             if not entries:  # pycocotools cannot read an empty list
                 metrics |= {f"{kind}_{name}": 0.0 for name in SUMMARY}
                 continue
-            # Without their boxes, or masks would be sized by them.
+            # Without boxes, by which the size of masks would be classified.
             kept = entries if kind == "box" else [{k: v for k, v in e.items() if k != "bbox"} for e in entries]
             with contextlib.redirect_stdout(io.StringIO()):
-                judge = cocoeval.COCOeval(truth, truth.loadRes(kept), iou_type)
-                judge.evaluate()
-                judge.accumulate()
-                judge.summarize()
-            for name, value in zip(SUMMARY, judge.stats):
+                evaluation = cocoeval.COCOeval(truth, truth.loadRes(kept), iou_type)
+                evaluation.evaluate()
+                evaluation.accumulate()
+                evaluation.summarize()
+            for name, value in zip(SUMMARY, evaluation.stats):
                 metrics[f"{kind}_{name}"] = 100 * float(value) if value >= 0 else float("nan")
         return metrics | {"images": len(results), "detections": len(entries)}
 
 
 def prepare_config(config: Config, *, data_dir: str, backbone: str) -> None:
-    """Fill in a detection config, in place, what follows from the call and from its description of the data.
+    """Set the values of a detection config that the command line must give, in place; nothing is read."""
+    set_given(config, data_dir=data_dir, backbone=backbone)
+    val = config.val_dataloader.dataset
+    config.val_evaluator.annotations = str(Path(val.root) / val.annotations.format(part=val.part))
+
+
+def check_data(config: Config) -> None:
+    """Open both parts of the data, and give the network as many classes as their annotation files have.
 
     Raises:
-        FileNotFoundError, ValueError: as `CocoInstances`, for either part, or the parts have different classes.
+        FileNotFoundError, ValueError: as `CocoInstances`, for either part; the parts have different categories; or the
+            config gives the network another number of classes.
     """
-    train = dict(root=data_dir, part=config.parts[0], train=True, flip=config.flip, seed=config.randomness.seed)
-    val = dict(root=data_dir, part=config.parts[1])
-    opened = [CocoInstances(**arguments, **config.data) for arguments in (train, val)]
-    if opened[0].category_ids != opened[1].category_ids:
-        raise ValueError(f"{opened[0].path} and {opened[1].path} have different categories")
-    config.train_dataloader.dataset = dict(type=DATASET, **train, **config.data)
-    config.val_dataloader.dataset = dict(type=DATASET, **val, **config.data)
-    config.model.update(num_classes=len(opened[0].names), backbone=backbone)
-    config.val_evaluator.annotations = str(opened[1].path)
+    train, val = (DATASETS.build(config[loader].dataset) for loader in ("train_dataloader", "val_dataloader"))
+    if train.category_ids != val.category_ids:
+        raise ValueError(f"{train.path} and {val.path} have different categories")
+    wanted = config.model.setdefault("num_classes", len(train.names))
+    if wanted != len(train.names):
+        raise ValueError(f"{train.path}: {len(train.names)} categories, but model.num_classes is {wanted}")

@@ -5,6 +5,8 @@ Legend: N objects, H W image pixels.
 
 import contextlib
 import io
+import reprlib
+from collections import Counter
 from os import PathLike
 from pathlib import Path
 
@@ -12,15 +14,15 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from cmp.downstream.segmentation_data import read_image
+from cmp.images import read_image
 
 
 def read_annotations(path: str | PathLike):
     """A pycocotools COCO of an annotation file.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: it is no such file.
+        FileNotFoundError: the file does not exist.
+        ValueError: it is not an annotation file, or some of its entries are wrong.
         ModuleNotFoundError: pycocotools is not installed.
     """
     try:
@@ -30,20 +32,20 @@ def read_annotations(path: str | PathLike):
             'detection needs pycocotools, which is not installed: pip install ".[detection]"', name="pycocotools"
         ) from error
     if not Path(path).is_file():
-        raise FileNotFoundError(f"no annotations: {path}")
+        raise FileNotFoundError(f"no annotation file: {path}")
     try:
-        with contextlib.redirect_stdout(io.StringIO()):  # it reports its progress there
+        with contextlib.redirect_stdout(io.StringIO()):  # it prints its progress
             coco = COCO(str(path))
         coco.getImgIds(), coco.getCatIds(), coco.getAnnIds()
     except (ValueError, AssertionError, KeyError, TypeError) as error:
-        raise ValueError(f"{path} holds no COCO annotations: {error!r}") from error
+        raise ValueError(f"{path} cannot be read as COCO annotations: {error!r}") from error
     if wrong := _what_is_wrong(coco):
         raise ValueError(f"{path}: {len(wrong)} entries are wrong: {'; '.join(wrong[:5])}")
     return coco
 
 
 def _what_is_wrong(coco) -> list[str]:
-    """A sentence for every entry that reading would stumble over later, or that would be left out in silence."""
+    """Describe every entry that would raise an error later or be left out silently, in one sentence each."""
     wrong = [
         f"image {image_id!r} has no {key}"
         for image_id, image in coco.imgs.items()
@@ -55,15 +57,25 @@ def _what_is_wrong(coco) -> list[str]:
         if missing:
             wrong.append(f"annotation {number!r} has no {missing[0]}")
         elif annotation["image_id"] not in coco.imgs:
-            wrong.append(f"annotation {number!r} is of image {annotation['image_id']!r}, which is not there")
+            wrong.append(f"annotation {number!r} is of image {annotation['image_id']!r}, which does not exist")
         elif annotation["category_id"] not in coco.cats:
-            wrong.append(f"annotation {number!r} is of category {annotation['category_id']!r}, which is not there")
+            wrong.append(f"annotation {number!r} is of category {annotation['category_id']!r}, which does not exist")
         elif len(annotation["bbox"]) != 4:
             wrong.append(
                 f"annotation {number!r} has a box of {len(annotation['bbox'])} numbers, not x, y, width, height"
             )
-    twice = len(coco.dataset.get("annotations", ())) - len(coco.anns)
-    return wrong + [f"{twice} annotations have an id that another one has"] * (twice > 0)
+    for image_id, image in coco.imgs.items():
+        name = image.get("file_name", "")
+        if not isinstance(name, str) or name.startswith("/") or ".." in name.split("/"):
+            wrong.append(f"image {image_id!r} has the file name {reprlib.repr(name)}, which leads out of its folder")
+    for kind, entries in (("images", coco.imgs), ("annotations", coco.anns)):
+        twice = len(coco.dataset.get(kind, ())) - len(entries)
+        wrong += [f"{twice} {kind} have an id that another one has"] * (twice > 0)
+    names = Counter(str(image.get("file_name")) for image in coco.imgs.values() if "file_name" in image)
+    twice_named = [name for name, count in names.items() if count > 1]
+    if twice_named:
+        wrong.append(f"{len(twice_named)} files are listed twice, first {twice_named[0]!r}")
+    return wrong
 
 
 class CocoInstances(Dataset):
@@ -71,10 +83,10 @@ class CocoInstances(Dataset):
 
     Args:
         root: folder that images and annotations start from.
-        part: train2017, val2017, ...; stands for `{part}` in the two patterns.
+        part: train2017, val2017, ...; replaces `{part}` in the two patterns.
         images: pattern of the folder of images.
         annotations: pattern of the annotation file.
-        train: leave out images without a box of at least 1 px a side, and crowds; judging takes all images.
+        train: leave out crowds, and images without a box of at least 1 px per side; evaluation takes all images.
         flip: in training, probability of a mirrored sample.
         seed: of the mirroring, which follows from it, the epoch and the position.
 
@@ -83,11 +95,11 @@ class CocoInstances(Dataset):
         category_ids, names: of the classes 1, 2, ...: by rising category id.
 
     Raises:
-        FileNotFoundError: annotations or images (the first are named).
+        FileNotFoundError: annotations or images are missing (the first are named).
         ValueError: broken annotations, or no image is left.
     """
 
-    metainfo: dict = {}  # mmengine warns where a dataset has none
+    metainfo: dict = {}  # mmengine warns if a dataset has no metainfo
 
     def __init__(
         self,
@@ -117,17 +129,19 @@ class CocoInstances(Dataset):
         return len(self.image_ids)
 
     def __getitem__(self, index: int | tuple[int, int]) -> dict:
-        """image (3, H, W) uint8 RGB; image_id; and in training target: boxes (N, 4) px, labels (N,), masks (N, H, W).
+        """Return image (3, H, W) uint8 RGB, image_id, and in training the target.
+
+        The target has boxes (N, 4) px, labels (N,) and masks (N, H, W).
 
         Raises:
-            ValueError: the image is broken or has not the size that its annotations say.
+            ValueError: the image is broken or does not have the size that its annotations state.
         """
         index, epoch = index if isinstance(index, tuple) else (index, 0)
         image, image_id = read_image(self.files[index]), self.image_ids[index]
         about = self.coco.imgs[image_id]
         if image.shape[:2] != (about["height"], about["width"]):
             stated = (about["height"], about["width"])
-            raise ValueError(f"{self.files[index]} is {image.shape[:2]} pixels (H, W), its annotations say {stated}")
+            raise ValueError(f"{self.files[index]} is {image.shape[:2]} pixels (H, W), its annotations state {stated}")
         sample = dict(image_id=image_id)
         if self.train:
             objects = self._objects(image_id)
@@ -147,5 +161,5 @@ class CocoInstances(Dataset):
 
 
 def as_lists(samples: list[dict]) -> dict[str, list]:
-    """Collate samples whose images have sizes of their own: a list for every key."""
+    """Collate samples whose images differ in size: one list per key."""
     return {key: [sample[key] for sample in samples] for key in samples[0]}

@@ -1,9 +1,9 @@
-"""Features as pictures: an image's nearest neighbours, and maps of features coloured by their principal components.
+"""Pictures of features: an image's nearest neighbors, and maps of features colored by their principal components.
 
 Legend: N images, C feature channels, H W image pixels, h w feature cells.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from os import PathLike
 from pathlib import Path
 
@@ -11,10 +11,13 @@ import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
+from tqdm import tqdm
 
-from cmp.downstream.segmentation_data import read_image
+from cmp.downstream.probes import Encoder
+from cmp.images import SUFFIXES, read_image
+from cmp.pixels import size_at_short_side
+from cmp.video.writers import write_png
 
-SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp"}
 GAP_PX, LABEL_PX = 4, 16
 
 
@@ -22,25 +25,25 @@ def choose_images(folder: str | PathLike, max_images: int) -> list[Path]:
     """Images of a folder and its subfolders, evenly chosen in sorted order.
 
     Raises:
-        FileNotFoundError: there is no such folder.
-        ValueError: it holds fewer than two images.
+        FileNotFoundError: the folder does not exist.
+        ValueError: it contains fewer than two images.
     """
     if not Path(folder).is_dir():
         raise FileNotFoundError(f"no such folder: {folder}")
     paths = sorted(path for path in Path(folder).rglob("*") if path.suffix.lower() in SUFFIXES)
     if len(paths) < 2:
-        raise ValueError(f"{folder} holds {len(paths)} images: at least 2 are needed")
+        raise ValueError(f"{folder} contains {len(paths)} images: at least 2 are needed")
     chosen = np.unique(np.linspace(0, len(paths) - 1, min(max_images, len(paths))).round().astype(int))
     return [paths[i] for i in chosen]
 
 
 def read_squares(paths: Sequence[Path], size_px: int) -> np.ndarray:
-    """The centres of images as squares: (N, size_px, size_px, 3) uint8 RGB; ValueError for a broken one."""
+    """The centers of images as squares: (N, size_px, size_px, 3) uint8 RGB; ValueError for a broken one."""
     return np.stack([_square(read_image(path), size_px) for path in paths])
 
 
 def nearest(values: torch.Tensor, queries: list[int], count: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """The images whose features lie nearest by cosine, without the query itself.
+    """Find the images with the nearest features by cosine, without the query itself.
 
     Args:
         values: (N, C) features.
@@ -56,19 +59,19 @@ def nearest(values: torch.Tensor, queries: list[int], count: int) -> tuple[torch
     return cosines.topk(count, dim=1)
 
 
-def neighbours_sheet(images: np.ndarray, queries: list[int], cosines: torch.Tensor, found: torch.Tensor) -> np.ndarray:
-    """A row a query: the query in a frame, then its neighbours with their cosines. (.., .., 3) uint8 RGB."""
+def neighbors_sheet(images: np.ndarray, queries: list[int], cosines: torch.Tensor, found: torch.Tensor) -> np.ndarray:
+    """One row per query: the query with a border, then its neighbors with their cosines. (.., .., 3) uint8 RGB."""
     rows = []
     for query, near, positions in zip(queries, cosines.tolist(), found.tolist()):
         framed = images[query].copy()
         cv2.rectangle(framed, (0, 0), (framed.shape[1] - 1, framed.shape[0] - 1), (255, 160, 0), 4)
         cells = [(framed, "query"), *((images[i], f"{cosine:.3f}") for i, cosine in zip(positions, near))]
-        rows.append([_labelled(image, text) for image, text in cells])
+        rows.append([_labeled(image, text) for image, text in cells])
     return _grid(rows)
 
 
-def pca_colours(features: torch.Tensor) -> np.ndarray:
-    """The first three principal components of all cells together as red, green and blue: equal colours, alike features.
+def pca_colors(features: torch.Tensor) -> np.ndarray:
+    """Color features by their first three principal components, so that similar features have similar colors.
 
     Args:
         features: (N, C, h, w); C at least 3.
@@ -89,10 +92,10 @@ def pca_colours(features: torch.Tensor) -> np.ndarray:
     return np.round(255 * scaled).astype(np.uint8).reshape(num, height, width, 3)
 
 
-def features_sheet(images: np.ndarray, colours: np.ndarray) -> np.ndarray:
-    """Images above their coloured features, at the images' size. (.., .., 3) uint8 RGB."""
+def features_sheet(images: np.ndarray, colors: np.ndarray) -> np.ndarray:
+    """Images above their colored features, at the images' size. (.., .., 3) uint8 RGB."""
     size_wh = images.shape[2], images.shape[1]
-    maps = [cv2.resize(picture, size_wh, interpolation=cv2.INTER_NEAREST) for picture in colours]
+    maps = [cv2.resize(colored, size_wh, interpolation=cv2.INTER_NEAREST) for colored in colors]
     per_row = min(8, len(images))
     rows = []
     for start in range(0, len(images), per_row):
@@ -102,14 +105,14 @@ def features_sheet(images: np.ndarray, colours: np.ndarray) -> np.ndarray:
 
 def _square(image: np.ndarray, size_px: int) -> np.ndarray:
     height, width = image.shape[:2]
-    scale = size_px / min(height, width)
-    size_wh = max(size_px, round(width * scale)), max(size_px, round(height * scale))
-    image = cv2.resize(image, size_wh, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
+    smaller = size_px < min(height, width)
+    size_wh = size_at_short_side((height, width), size_px)[::-1]
+    image = cv2.resize(image, size_wh, interpolation=cv2.INTER_AREA if smaller else cv2.INTER_LINEAR)
     top, left = (size_wh[1] - size_px) // 2, (size_wh[0] - size_px) // 2
     return image[top : top + size_px, left : left + size_px]
 
 
-def _labelled(image: np.ndarray, text: str) -> np.ndarray:
+def _labeled(image: np.ndarray, text: str) -> np.ndarray:
     strip = np.full((LABEL_PX, image.shape[1], 3), 255, np.uint8)
     cv2.putText(strip, text, (2, LABEL_PX - 4), cv2.FONT_HERSHEY_SIMPLEX, 0.4, (0, 0, 0), 1, cv2.LINE_AA)
     return np.concatenate([image, strip])
@@ -124,3 +127,59 @@ def _grid(rows: list[list[np.ndarray]]) -> np.ndarray:
             top, left = i * (height + GAP_PX), j * (width + GAP_PX)
             sheet[top : top + height, left : left + width] = image
     return sheet
+
+
+def draw_backbone(
+    backbone: str | PathLike,
+    folder: str | PathLike,
+    out: str | PathLike,
+    *,
+    encoder: str = "resnet18",
+    seed: int = 0,
+    size_px: int = 160,
+    map_size_px: int = 512,
+    stride: int | None = None,
+    max_images: int = 300,
+    rows: int = 8,
+    neighbors: int = 6,
+    device: str | None = None,
+) -> tuple[str, int]:
+    """Write neighbours.png and features.png of a backbone to a folder.
+
+    Args:
+        backbone: an export, a checkpoint of pretraining, or "random".
+        folder: images, in subfolders too.
+        out: folder for the two images; made if it does not exist.
+        encoder, seed: of a random backbone.
+        size_px, map_size_px: side of the squares for neighbors and for maps.
+        stride: of the features; None: the network's.
+        max_images: images to read.
+        rows: images to show.
+        neighbors: of each image.
+        device: where to compute; None: a GPU where there is one.
+
+    Returns:
+        The encoder's name and the number of images.
+
+    Raises:
+        FileNotFoundError, OSError, ValueError: an input cannot be used or an output cannot be written.
+    """
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    paths = choose_images(folder, max_images)
+    images = read_squares(paths, size_px)
+    network = Encoder(backbone, encoder, seed, stride).to(device)
+
+    def maps(squares: np.ndarray, batch_size: int, what: str) -> Iterator[torch.Tensor]:
+        batches = torch.from_numpy(squares).permute(0, 3, 1, 2).split(batch_size)
+        for batch in tqdm(batches, desc=what, unit="batch"):
+            yield network(batch.to(device)).cpu()
+
+    pooled = torch.cat([features.mean((2, 3)) for features in maps(images, 16, "features")])
+    queries = np.linspace(0, len(paths) - 1, min(rows, len(paths))).round().astype(int).tolist()
+    cosines, found = nearest(pooled, queries, min(neighbors, len(paths) - 1))
+    large = read_squares([paths[i] for i in queries], map_size_px)
+    colors = pca_colors(torch.cat(list(maps(large, 2, "maps"))))
+    Path(out).mkdir(parents=True, exist_ok=True)
+    write_png(Path(out) / "neighbours.png", neighbors_sheet(images, queries, cosines, found))
+    write_png(Path(out) / "features.png", features_sheet(images[queries], colors))
+    return network.bare.name, len(paths)

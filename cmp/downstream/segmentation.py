@@ -9,13 +9,12 @@ import torch
 import torch.nn.functional as F
 from mmengine.config import Config
 from mmengine.model import BaseModel
+from mmengine.registry import DATASETS
 from torch import nn
 
-from cmp.downstream.backbone import RANDOM, BareEncoder
-from cmp.downstream.segmentation_data import IGNORED, SegmentationDataset
-
-# By name: mmengine writes it into the config's text, where a class would not parse.
-DATASET = f"{SegmentationDataset.__module__}.{SegmentationDataset.__name__}"
+from cmp.downstream.backbone import RANDOM, load_encoder
+from cmp.downstream.run import set_given
+from cmp.downstream.segmentation_data import IGNORED
 
 
 class SegmentationNet(BaseModel):
@@ -24,20 +23,22 @@ class SegmentationNet(BaseModel):
     With `alexnet_fcn` at stride 32 and no hidden layer this is FCN-32s; with a ResNet at stride 8 a dilated FCN.
 
     Args:
-        encoder, output_stride: see `BareEncoder`.
+        encoder, output_stride: see `build_encoder`.
         num_classes: K.
         hidden_channels: of a 3x3 convolution (batch norm, ReLU, dropout 0.1) before the last 1x1; 0 leaves it out.
-        frozen: keep the encoder as it is, batch norm statistics too, and train a linear head alone: 1x1 on features
-            that a batch norm without weights brings to one scale, so that encoders of any scale get the same chance.
+        frozen: keep the encoder as it is, batch norm statistics too, and train only a linear head: a 1x1 convolution
+            of features that a batch norm without weights normalizes, so that the scale of an encoder does not matter.
         backbone: file of the encoder's weights, or "random".
 
     Raises:
         ValueError: arguments that are not offered, a hidden layer on a frozen encoder, or a file that does not fit.
-        FileNotFoundError: there is no such file.
+        FileNotFoundError: the file does not exist.
 
     Source: Long et al., "Fully Convolutional Networks for Semantic Segmentation", CVPR 2015 (its stride-32 variant);
     dilation as in Yu and Koltun, ICLR 2016; the hidden layer is ours.
     """
+
+    loss_unit = "cross-entropy, nats"
 
     def __init__(
         self,
@@ -52,16 +53,15 @@ class SegmentationNet(BaseModel):
         if num_classes < 2:
             raise ValueError(f"num_classes must be at least 2, got {num_classes}")
         if frozen and hidden_channels:
-            raise ValueError("a frozen encoder is judged by a linear head: hidden_channels must be 0")
-        self.encoder = BareEncoder(encoder, output_stride)
-        self.frozen, self.num_classes, width = frozen, num_classes, self.encoder.channels
+            raise ValueError("a frozen encoder is evaluated by a linear head: hidden_channels must be 0")
+        self.encoder, mean, std = load_encoder(backbone, encoder, output_stride)
+        self.frozen, self.num_classes, width = frozen, num_classes, self.encoder.feature_info.channels()[-1]
         layers: list[nn.Module] = [nn.BatchNorm2d(width, affine=False)] if frozen else []
         if hidden_channels:
             layers += [nn.Conv2d(width, hidden_channels, 3, padding=1, bias=False), nn.BatchNorm2d(hidden_channels)]
             layers += [nn.ReLU(inplace=True), nn.Dropout2d(0.1)]
             width = hidden_channels
         self.head = nn.Sequential(*layers, nn.Conv2d(width, num_classes, 1))
-        mean, std = self.encoder.load(backbone)
         for name, value in (("mean", mean), ("std", std)):
             self.register_buffer(name, torch.tensor(value).reshape(3, 1, 1))
         self._description = dict(
@@ -71,7 +71,7 @@ class SegmentationNet(BaseModel):
         self.encoder.requires_grad_(not frozen)
 
     def train(self, mode: bool = True) -> "SegmentationNet":
-        """As ever, but a frozen encoder stays in eval mode."""
+        """Set the mode of the network; a frozen encoder stays in eval mode."""
         super().train(mode)
         if self.frozen:
             self.encoder.eval()
@@ -81,21 +81,21 @@ class SegmentationNet(BaseModel):
         """Scores (B, K, H, W) of (B, 3, H, W) RGB images 0..255; with mode "loss" the mean cross-entropy in a dict."""
         image = (image.float() - self.mean) / self.std
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
-            features = self.encoder(image)  # (B, C, h, w)
+            features = self.encoder(image)[-1]  # (B, C, h, w)
         scores = self.head(features)  # (B, K, h, w)
         scores = F.interpolate(scores.float(), size=image.shape[2:], mode="bilinear", align_corners=False)
         if mode != "loss":
             return scores
         label = label.long()
-        counted = (label != IGNORED).sum().clamp(min=1)  # a crop may be ignored altogether
+        counted = (label != IGNORED).sum().clamp(min=1)  # all pixels of a crop may be ignored
         return {"loss": F.cross_entropy(scores, label, ignore_index=IGNORED, reduction="sum") / counted}
 
     @torch.no_grad()
     def predict(self, image: torch.Tensor, *, scales: Sequence[float] = (1.0,), flip: bool = False) -> torch.Tensor:
-        """Classes (B, H, W) of (B, 3, H, W) images: the largest of the mean probabilities over scales and mirrorings.
+        """Classes (B, H, W) of (B, 3, H, W) images: the largest mean probability over scales and mirrorings.
 
         Args:
-            scales: factors on the image's size; the answer always has the image's own.
+            scales: factors on the image's size; the result always has the image's size.
             flip: add the mirrored image at each scale.
 
         Raises:
@@ -116,25 +116,26 @@ class SegmentationNet(BaseModel):
         return total.argmax(1)
 
     def describe(self) -> dict:
-        """What a checkpoint says of this network: its arguments, and what images are normalised by."""
+        """What a checkpoint states about this network: its arguments, and the mean and std of its input."""
         return self._description | {name: getattr(self, name).flatten().tolist() for name in ("mean", "std")}
 
 
-def prepare_config(config: Config, *, data_dir: str, backbone: str, frozen: bool) -> None:
-    """Fill in a segmentation config, in place, what follows from the call and from its description of the data.
+def prepare_config(config: Config, *, data_dir: str, backbone: str) -> None:
+    """Set the values of a segmentation config that the command line must give, in place; nothing is read."""
+    set_given(config, data_dir=data_dir, backbone=backbone)
+
+
+def check_data(config: Config) -> None:
+    """Open both parts of the data: a missing file is better reported now than after the log's first lines.
 
     Raises:
-        FileNotFoundError, ValueError: as `SegmentationDataset`, for either part.
+        FileNotFoundError, ValueError: as `SegmentationDataset`, for either part; or the number of classes or their
+            names are not those that the config gives the network and the metric.
     """
-    parts = dict(train=dict(part=config.parts[0], seed=config.randomness.seed, **config.augmentation))
-    parts["val"] = dict(part=config.parts[1])
-    for name, arguments in parts.items():
-        dataset = dict(root=data_dir, **arguments, **config.data)
-        SegmentationDataset(**dataset)  # a missing file is better answered now than after the log's first lines
-        config[f"{name}_dataloader"].dataset = dict(type=DATASET, **dataset)
-    names = [name for name, _ in config.data.classes]
-    config.model.update(num_classes=len(names), backbone=backbone, frozen=frozen)
-    if frozen:
-        config.model.hidden_channels = 0
-    config.optim_wrapper.optimizer.lr = config.lr["frozen" if frozen else "fine_tuned"]
-    config.val_evaluator.names = names
+    for loader in ("train_dataloader", "val_dataloader"):
+        names = DATASETS.build(config[loader].dataset).names
+        if config.model.num_classes != len(names) or list(config.val_evaluator.names) != list(names):
+            raise ValueError(
+                f"{loader}.dataset.classes has {len(names)} classes, which must be as many as model.num_classes "
+                f"(got {config.model.num_classes}) and have the names of val_evaluator.names"
+            )

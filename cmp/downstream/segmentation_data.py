@@ -1,4 +1,4 @@
-"""Images with a class for every pixel, from one description of how a data set lies on the disk.
+"""Images with a class for every pixel, from one description of the files of a data set.
 
 Legend: H W image pixels.
 """
@@ -10,26 +10,28 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
-from PIL import Image
 from torch.utils.data import Dataset
+
+from cmp.datasets.list_file import ListFile
+from cmp.images import read_image, read_label
 
 IGNORED = 255  # label of pixels that count neither in the loss nor in a metric
 PAD_RGB = (124, 116, 104)  # the published mean, near zero for a network
 
 
 class SegmentationDataset(Dataset):
-    """One part of a data set, described by patterns; `{part}` and `{id}` in them stand for what their names say.
+    """One part of a data set, described by patterns in which `{part}` and `{id}` are replaced.
 
     Args:
         root: folder that the patterns start from.
         part: train, val, ...
         images: pattern of the image files, such as "{part}/{id}.jpg".
-        labels: pattern of the label files: pictures of one channel or with a palette, a pixel is a label id.
-        ids: pattern of a text file with an id a line (its first word); None takes every image that matches. An id
-            may hold slashes.
-        classes: for each class its name and the label id, or ids, that count as it. This is the merge map, and its
-            order numbers the classes.
-        ignore_ids: label ids that count as nothing.
+        labels: pattern of the label files: images of one channel or with a palette, each pixel a label id.
+        ids: pattern of a text file with one id per line (its first word, up to a space or tab). None: every image that
+            matches. An id may contain slashes. Empty lines, comments and other rules: see `cmp.datasets.list_file`.
+        classes: for each class its name and its label id, or ids if several are merged. Their order numbers the
+            classes.
+        ignore_ids: label ids of no class.
         scale_range: in training, factor on the image's size, drawn log-uniformly; None leaves images as they are.
         crop_hw: in training, size of a random crop; smaller images are padded, ignored in labels.
         flip: in training, probability of a mirrored sample.
@@ -40,11 +42,12 @@ class SegmentationDataset(Dataset):
         names: of the classes.
 
     Raises:
-        FileNotFoundError: the list, or an image or label (all are looked for at once; the first are named).
-        ValueError: there is no sample, classes contradict each other, or an augmentation is out of range.
+        FileNotFoundError: the list, or an image or label (all are looked for at once; the first are named, with the
+            lines of the list that name them).
+        ValueError: there are no samples, classes contradict each other, or an augmentation is out of range.
     """
 
-    metainfo: dict = {}  # mmengine warns where a dataset has none
+    metainfo: dict = {}  # mmengine warns if a dataset has no metainfo
 
     def __init__(
         self,
@@ -70,11 +73,16 @@ class SegmentationDataset(Dataset):
         self.class_of_id, self.names = _class_of_id(classes, ignore_ids), tuple(name for name, _ in classes)
         self.scale_range, self.crop_hw, self.flip, self.seed = scale_range, crop_hw, flip, seed
         root = Path(root)
-        names = _read_ids(root, images, ids, part)
+        names, places = _read_ids(root, images, labels, ids, part)
         self.samples = [
             (root / images.format(part=part, id=name), root / labels.format(part=part, id=name)) for name in names
         ]
-        missing = [str(path) for sample in self.samples for path in sample if not path.is_file()]
+        missing = [
+            f"{path}{f' ({place})' if place else ''}"
+            for sample, place in zip(self.samples, places)
+            for path in sample
+            if not path.is_file()
+        ]
         if missing:
             raise FileNotFoundError(f"{len(missing)} files of part {part!r} are missing, first {missing[:3]}")
 
@@ -82,7 +90,7 @@ class SegmentationDataset(Dataset):
         return len(self.samples)
 
     def __getitem__(self, index: int | tuple[int, int]) -> dict[str, torch.Tensor]:
-        """image (3, H, W) uint8 RGB and label (H, W) uint8: a class, or 255 where ignored.
+        """Return image (3, H, W) uint8 RGB and label (H, W) uint8: a class, or 255 where ignored.
 
         Args:
             index: position, or position and epoch, which the augmentations follow from.
@@ -99,32 +107,16 @@ class SegmentationDataset(Dataset):
     def read(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         """Image (H, W, 3) uint8 RGB and label (H, W) uint8 as they are on the disk, merged; errors as above."""
         image_path, label_path = self.samples[index]
-        image, ids = read_image(image_path), read_label_ids(label_path)
+        image, ids = read_image(image_path), read_label(label_path)
         if image.shape[:2] != ids.shape:
-            raise ValueError(f"{label_path} is {ids.shape} pixels (H, W), its image {image_path} {image.shape[:2]}")
+            raise ValueError(
+                f"{label_path} is {ids.shape} pixels (H, W), its image {image_path} {image.shape[:2]} (each turned by "
+                "its EXIF orientation)"
+            )
         unknown = [int(i) for i in np.unique(ids) if self.class_of_id[i] < 0]
         if unknown:
-            raise ValueError(f"{label_path} holds label ids {unknown[:8]}, which the description does not have")
+            raise ValueError(f"{label_path} has label ids {unknown[:8]}, which the description does not have")
         return image, self.class_of_id[ids].astype(np.uint8)
-
-
-def read_image(path: Path) -> np.ndarray:
-    """(H, W, 3) uint8 RGB; ValueError if the file is broken."""
-    image = cv2.imread(str(path), cv2.IMREAD_COLOR)
-    if image is None:
-        raise ValueError(f"{path} cannot be read as an image")
-    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
-
-
-def read_label_ids(path: Path) -> np.ndarray:
-    """(H, W) uint8 label ids, from a grey picture or the indices of one with a palette; ValueError for any other."""
-    try:
-        with Image.open(path) as picture:  # OpenCV would turn a palette into colours
-            if picture.mode not in ("L", "P"):
-                raise ValueError(f"{path} has pixels of mode {picture.mode!r}: a label is one byte, grey or a palette")
-            return np.array(picture)
-    except OSError as error:
-        raise ValueError(f"{path} cannot be read as a label picture: {error}") from error
 
 
 def _class_of_id(classes: Sequence[tuple[str, int | Sequence[int]]], ignore_ids: Sequence[int]) -> np.ndarray:
@@ -143,23 +135,43 @@ def _class_of_id(classes: Sequence[tuple[str, int | Sequence[int]]], ignore_ids:
     return table
 
 
-def _read_ids(root: Path, images: str, ids: str | None, part: str) -> list[str]:
+def _read_ids(root: Path, images: str, labels: str, ids: str | None, part: str) -> tuple[list[str], list[str]]:
+    """The ids of a part, and for each where the list names it ("" without a list)."""
     if ids is not None:
-        path = root / ids.format(part=part)
-        if not path.is_file():
-            raise FileNotFoundError(f"no list of ids: {path}")
-        found, source = [line.split()[0] for line in path.read_text().splitlines() if line.strip()], path
+        source = root / ids.format(part=part)
+        if not source.is_file():
+            raise FileNotFoundError(f"no list of ids: {source}")
+        lines = ListFile(source)
+        found = [lines.words(index, maxsplit=1)[0] for index in range(len(lines))]
+        places = [lines.where(index) for index in range(len(lines))]
+        first: dict[str, str] = {}
+        twice = [
+            f"{place}: {name!r}, first {first[name]}"
+            for name, place in zip(found, places)
+            if first.setdefault(name, place) != place
+        ]
+        if twice:
+            raise ValueError(f"{len(twice)} ids are listed twice: {'; '.join(twice[:3])}; remove the lines")
     else:
-        before, after = images.format(part=part, id="\0").split("\0")
-        folder = root / before.rpartition("/")[0]
-        paths = (path.relative_to(root).as_posix() for path in folder.rglob("*") if path.is_file())
-        found = sorted(
-            p[len(before) : len(p) - len(after)] for p in paths if p.startswith(before) and p.endswith(after)
-        )
-        source = root / images.format(part=part, id="*")
+        found = _matching(root, images, part)
+        if found and (alone := sorted(set(_matching(root, labels, part)) - set(found))):
+            named = [labels.format(part=part, id=name) for name in alone[:3]]
+            raise ValueError(
+                f"{len(alone)} labels in {root} have no image ({images.format(part=part, id='*')}), first {named}; add "
+                "the images, or remove the labels"
+            )
+        source, places = root / images.format(part=part, id="*"), [""] * len(found)
     if not found:
-        raise ValueError(f"no samples: {source} gives none")
-    return found
+        raise ValueError(f"no samples: nothing is listed in, or matches, {source}")
+    return found, places
+
+
+def _matching(root: Path, pattern: str, part: str) -> list[str]:
+    """The ids of the files that match a pattern, sorted."""
+    before, after = pattern.format(part=part, id="\0").split("\0")
+    folder = root / before.rpartition("/")[0]
+    paths = (path.relative_to(root).as_posix() for path in folder.rglob("*") if path.is_file())
+    return sorted(p[len(before) : len(p) - len(after)] for p in paths if p.startswith(before) and p.endswith(after))
 
 
 def _augment(

@@ -1,4 +1,4 @@
-"""How well classes of pixels are told apart, over a whole set at full resolution."""
+"""Measure how well pixels are classified, over a whole set at full resolution."""
 
 from collections.abc import Sequence
 
@@ -41,16 +41,16 @@ def scores(matrix: np.ndarray, names: Sequence[str]) -> dict[str, float]:
 
 
 class SegmentationMetric(BaseMetric):
-    """`scores` of a whole set; one confusion matrix an image is kept, so that several processes count each once.
+    """`scores` of a whole set; one confusion matrix per image is kept, so that several processes count each image once.
 
     Args:
         names: of the classes.
     """
 
-    default_prefix = ""  # none, and no warning about it
+    default_prefix = ""  # without a prefix, and without a warning about that
 
     def __init__(self, names: Sequence[str]) -> None:
-        super().__init__(collect_device="gpu")  # by messages, on CPUs too
+        super().__init__(collect_device="gpu")  # through messages between processes, on CPUs too
         self.names = tuple(names)
 
     def process(self, data_batch: dict, data_samples: Sequence[torch.Tensor]) -> None:
@@ -59,13 +59,13 @@ class SegmentationMetric(BaseMetric):
             self.results.append(confusion_matrix(truth.cpu(), predicted.cpu(), len(self.names)))
 
     def compute_metrics(self, results: list[np.ndarray]) -> dict[str, float]:
-        """See `scores`; images and pixels that were counted beside them."""
+        """`scores`, and how many images and pixels were counted."""
         matrix = np.sum(results, axis=0)
         return scores(matrix, self.names) | {"images": len(results), "pixels": int(matrix.sum())}
 
 
 def scores_table(metrics: dict[str, float]) -> str:
-    """Text: a line a class, then the means; a dash for a class that does not occur."""
+    """One line of text per class, then the means; a dash for a class that does not occur."""
     rows = [(key.removeprefix("iou/"), value) for key, value in metrics.items() if key.startswith("iou/")]
     rows += [("mean IoU", metrics["miou"]), ("pixel accuracy", metrics["pixel_accuracy"])]
     width = max(len(name) for name, _ in rows)

@@ -1,1 +1,1 @@
-"""What the runner calls: the config as it is read, loops, metrics, hooks, pictures; and checkpoints in and out."""
+"""Training that can be stopped, resumed and trusted, for any network; it knows no method."""

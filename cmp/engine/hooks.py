@@ -1,4 +1,4 @@
-"""Hooks of a training run: checkpoints that load safely, pictures of predictions, a progress bar."""
+"""Hooks of a training run: checkpoints that load safely and describe their network, and a progress bar."""
 
 import sys
 
@@ -6,21 +6,26 @@ import numpy as np
 import torch
 from mmengine.dist import is_main_process
 from mmengine.hooks import CheckpointHook, Hook
-from mmengine.model import is_model_wrapper
+from mmengine.logging import HistoryBuffer
 from mmengine.runner import Runner
 from tqdm import tqdm
 
 import cmp
-from cmp.engine.checkpoint import load_strictly
-from cmp.engine.pictures import choose_rows, prediction_sheet
+from cmp.engine.trained_model import unwrapped
+from cmp.weights import load_strictly
 
 
-class PlainCheckpoint(Hook):
-    """Keep checkpoints loadable with weights_only=True, make them say which network they hold, load them strictly.
+class WeightsOnlyCheckpointHook(Hook):
+    """Make checkpoints loadable with weights_only=True, add a description of their network, and load them strictly.
 
-    mmengine 0.10.7 cannot resume from its own checkpoints under torch's safe default, because its message hub holds
-    objects of its own and numpy values (open-mmlab/mmengine#1655). Log scalars are dropped, the rest becomes plain.
+    mmengine 0.10.7 cannot resume from its own checkpoints under torch's safe default, because its message hub contains
+    mmengine's objects and numpy values (open-mmlab/mmengine#1655). Of the log scalars of training the newest are kept,
+    as many as the log takes its means over, so that the means continue after a resume. All other values become plain.
+
+    The description, meta["cmp"], is what the network's `describe()` returns.
     """
+
+    RECENT = "recent_scalars"  # in the message hub's runtime_info: name to values and counts
 
     priority = "LOWEST"
 
@@ -31,44 +36,39 @@ class PlainCheckpoint(Hook):
                     "default_hooks.checkpoint.max_keep_ckpts must be at least 2: the oldest checkpoint is removed "
                     "before the new one is whole, so a run killed in between would have none"
                 )
+        hub = getattr(runner, "message_hub", None)
+        recent = {} if hub is None else hub.runtime_info.pop(self.RECENT, {})
+        for name, (values, counts) in recent.items():
+            hub.log_scalars[name] = HistoryBuffer(list(map(float, values)), list(map(int, counts)))
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
-        load_strictly(model, checkpoint["state_dict"], source="the checkpoint")  # mmengine's own loading is not strict
+        # mmengine's own loading is not strict.
+        load_strictly(unwrapped(runner.model), checkpoint["state_dict"], source="the checkpoint")
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
-        checkpoint["message_hub"]["log_scalars"] = {}
+        hub = checkpoint["message_hub"]
+        processor = getattr(runner, "log_processor", None)
+        window = max(getattr(processor, "window_size", 0), ProgressBar.WINDOW_STEPS)
+        recent = {
+            name: [part[-window:].tolist() for part in scalars.data]
+            for name, scalars in hub["log_scalars"].items()
+            if name.startswith("train/")
+        }
+        if recent:
+            hub["runtime_info"] = {**hub["runtime_info"], self.RECENT: recent}
+        hub["log_scalars"] = {}
         checkpoint["message_hub"] = _plain(checkpoint["message_hub"])
         checkpoint["meta"] = _plain(checkpoint["meta"])
-        checkpoint["meta"].update(cmp=model.describe(), cmp_version=cmp.__version__)
-
-
-class PredictionPictures(Hook):
-    """After each validation, a sheet of predictions in the run's vis_data/vis_image and in TensorBoard.
-
-    Args:
-        max_rows: how many samples to show.
-    """
-
-    def __init__(self, max_rows: int = 6) -> None:
-        self.max_rows, self.rows = max_rows, []
-
-    def before_val_epoch(self, runner: Runner) -> None:
-        self.rows = []
-
-    def after_val_iter(self, runner: Runner, batch_idx: int, data_batch: dict, outputs: list[dict]) -> None:
-        self.rows = choose_rows(self.rows, data_batch, outputs, self.max_rows)
-
-    def after_val_epoch(self, runner: Runner, metrics: dict | None = None) -> None:
-        if self.rows and is_main_process():
-            runner.visualizer.add_image("predictions", prediction_sheet(self.rows), step=runner.iter)
+        checkpoint["meta"].update(cmp=unwrapped(runner.model).describe(), cmp_version=cmp.__version__)
+        if short_side := _short_side_px(getattr(runner, "cfg", {})):
+            checkpoint["meta"]["short_side_px"] = short_side  # for `Checkpoint.short_side_px`
 
 
 class ProgressBar(Hook):
-    """A bar with an ETA, the loss and the share of the time that goes into waiting for data, over the last steps.
+    """Show a bar with the ETA, the loss and the share of the time spent waiting for data, over the last steps.
 
-    On a terminal, and elsewhere too if the log is too quiet to have the same in its lines.
+    It is shown on a terminal, and elsewhere only where the log level hides the lines of the log, which have the same
+    numbers.
     """
 
     WINDOW_STEPS = 20
@@ -101,8 +101,14 @@ class ProgressBar(Hook):
         self.bar.close()
 
 
+def _short_side_px(config) -> int | None:
+    """The short side that a config resizes its training images to, px; None if it has no such transform."""
+    dataset = (config.get("train_dataloader") or {}).get("dataset") or {}
+    return next((t["short_side_px"] for t in dataset.get("transforms") or () if t.get("short_side_px")), None)
+
+
 def _plain(value):
-    """Value with numpy numbers turned into Python's; anything that is neither plain nor a tensor into its text."""
+    """A value with numpy values as Python's, and anything that is neither plain nor a tensor as its text."""
     if isinstance(value, dict):
         return {key: _plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):

@@ -1,6 +1,7 @@
-"""What a run was started from, kept in its folder."""
+"""A record of each start of a run, in the run's folder."""
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -11,12 +12,21 @@ from pathlib import Path
 import torch
 
 from cmp.version import __version__
+from cmp.weights import parse_json
 
 FILE = "starts.jsonl"
 
 
-def record_start(work_dir: str | PathLike, *, resumed_from: str | None, num_processes: int) -> dict:
-    """Append one line about this start to `starts.jsonl` in the run's folder; a resumed run has several.
+def record_start(
+    work_dir: str | PathLike, *, resumed_from: str | None, num_processes: int, loss: str | None = None
+) -> dict:
+    """Append one line about this start to `starts.jsonl` in the run's folder; a resumed run has several lines.
+
+    Args:
+        work_dir: the run's folder; made if it does not exist.
+        resumed_from: the checkpoint that it goes on from.
+        num_processes: of the run.
+        loss: name of its loss, with the unit; None where nothing is trained.
 
     Returns:
         What was written: time (UTC), command, commit and whether the checkout differs from it (None where the code is
@@ -32,6 +42,8 @@ def record_start(work_dir: str | PathLike, *, resumed_from: str | None, num_proc
         processes=num_processes,
         resumed_from=resumed_from,
     )
+    if loss is not None:
+        start["loss"] = loss
     Path(work_dir).mkdir(parents=True, exist_ok=True)
     with open(Path(work_dir) / FILE, "a") as file:
         file.write(json.dumps(start) + "\n")
@@ -39,24 +51,33 @@ def record_start(work_dir: str | PathLike, *, resumed_from: str | None, num_proc
 
 
 def last_origin(work_dir: str | PathLike) -> str | None:
-    """The checkpoint from elsewhere that the last start of a run's folder went on from; None if there was none.
+    """The checkpoint from elsewhere that the last start of a run's folder went on from, for a message.
+
+    The folder may be a stranger's, so the path is not opened.
+
+    Returns:
+        The path; None if the last start began anew, or went on from the folder's own checkpoint.
 
     Raises:
-        ValueError: `starts.jsonl` cannot be read; it is named.
+        ValueError: `starts.jsonl` cannot be read; the file is named.
     """
     file = Path(work_dir) / FILE
     if not file.is_file():
         return None
     try:
-        origin = json.loads(file.read_text().splitlines()[-1])["resumed_from"]
+        line = file.read_text().splitlines()[-1]
+        origin = parse_json(line, source="it")["resumed_from"]  # type: ignore[index]
+        if not isinstance(origin, (str, type(None))):
+            raise ValueError(f"resumed_from must be a path, got {type(origin).__name__}")
     except (ValueError, LookupError, TypeError) as error:
-        raise ValueError(f"{file} does not say in its last line what the run went on from: {error}") from error
-    own = origin is None or Path(origin).resolve().parent == Path(work_dir).resolve()
-    return None if own else origin
+        raise ValueError(f"{file} does not name in its last line what the run went on from: {error}") from error
+    if origin is None or os.path.abspath(os.path.dirname(origin)) == os.path.abspath(work_dir):
+        return None
+    return origin
 
 
 def commit() -> dict:
-    """The checkout's commit and whether files differ from it (changed); None where the code is in no git checkout."""
+    """The checkout's commit, and whether files differ from it (changed); None outside a git checkout."""
     checkout = Path(__file__).resolve().parents[2]
     changes = _git(checkout, "status", "--porcelain", "--untracked-files=no")
     return dict(commit=_git(checkout, "rev-parse", "HEAD"), changed=None if changes is None else bool(changes))

@@ -1,18 +1,18 @@
-"""One step over several batches, taken only if everything in it is finite."""
+"""One optimizer step over several batches, taken only if all losses and gradients are finite."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 
 import torch
-from mmengine.model import is_model_wrapper
 from mmengine.optim import OptimWrapper
 from torch import nn
 
 from cmp.engine.processes import any_process
+from cmp.engine.trained_model import unwrapped
 
 
 class StepGuard:
-    """Stands where a model's `train_step` expects an OptimWrapper: gathers gradients, and judges them before the step.
+    """Gather gradients, check them, and step; passed to a model's `train_step` in the place of an OptimWrapper.
 
     If a loss or a gradient is not finite in any process, no process takes the step: weights and optimizer stay as they
     are, and the batch norms' statistics, which the forward pass has already moved, return to what they were before. The
@@ -21,14 +21,14 @@ class StepGuard:
     Args:
         optim_wrapper: what steps; its own accumulation must be off.
         model: whose statistics are put back; wrapped for several processes or not.
-        num_batches: batches to a step. Each loss counts 1 / num_batches, so equal batches give the gradient of one
-            batch with all their pairs, as far as batch norm and the loss take pairs one by one.
+        num_batches: batches per step. Each loss counts 1 / num_batches, so equal batches give the gradient of one
+            batch with all their items, as far as batch norm and the loss treat items one by one.
 
     Attributes:
         skipped: whether the last step was not taken.
 
     Raises:
-        ValueError: num_batches is below 1, or the wrapper accumulates by itself.
+        ValueError: num_batches is below 1, or the wrapper accumulates too.
     """
 
     def __init__(self, optim_wrapper: OptimWrapper, model: nn.Module, *, num_batches: int = 1) -> None:
@@ -40,8 +40,7 @@ class StepGuard:
                 "a run that is stopped between two of them loses gradients"
             )
         self.wrapper, self.num_batches = optim_wrapper, num_batches
-        module = model.module if is_model_wrapper(model) else model
-        self._statistics = list(module.buffers())
+        self._statistics = list(unwrapped(model).buffers())
         self._before = [buffer.clone() for buffer in self._statistics]
         self.skipped = False
         self._gathered, self._finite = 0, True
@@ -62,7 +61,7 @@ class StepGuard:
 
     def update_params(self, loss: torch.Tensor) -> None:
         """Gather the gradients of one batch; after the last one of a step, take it or leave it."""
-        self._finite = torch.isfinite(loss.detach()) & self._finite  # stays on the device until the step is judged
+        self._finite = torch.isfinite(loss.detach()) & self._finite  # stays on the device until the step is decided
         self.wrapper.backward(loss / self.num_batches)
         self._gathered += 1
         if self._gathered < self.num_batches:
@@ -76,13 +75,11 @@ class StepGuard:
 
     def _gradients_are_finite(self) -> bool:
         if getattr(self.wrapper, "loss_scaler", None) is not None:
-            return (
-                True  # scaled for half precision: overflow is part of it, and the scaler leaves such steps out itself
-            )
+            return True  # scaled for half precision: the scaler itself leaves out steps that overflow
         gradients = [
             p.grad for group in self.wrapper.optimizer.param_groups for p in group["params"] if p.grad is not None
         ]
         if not gradients:
             return True
-        largest = torch._foreach_norm(gradients, torch.inf)  # not a sum, which could overflow on its own
+        largest = torch._foreach_norm(gradients, torch.inf)  # a sum could overflow
         return bool(torch.stack(largest).isfinite().all())

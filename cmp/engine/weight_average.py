@@ -5,19 +5,19 @@ from mmengine.hooks import EMAHook
 from mmengine.runner import Runner
 from mmengine.runner.checkpoint import weights_to_cpu
 
-from cmp.engine.checkpoint import load_strictly
+from cmp.weights import load_strictly
 
 
 class WeightAverage(EMAHook):
-    """mmengine's EMAHook, saved under the name of what it is: validation judges the average, training goes on without.
+    """Keep a moving average of the weights: validation uses the average, training goes on with the weights.
 
-    mmengine saves the average as `state_dict` and the trained weights as `ema_state_dict`. Here `state_dict` stays the
-    network that is trained, and `ema_state_dict` is the average, under the same keys; `ema_steps` counts its updates.
-    Batch norm statistics are averaged too. A step that was skipped does not count.
+    mmengine's EMAHook saves the average as `state_dict` and the trained weights as `ema_state_dict`. Here `state_dict`
+    stays the network that is trained, and `ema_state_dict` is the average, under the same keys; `ema_steps` counts its
+    updates. Batch norm statistics are averaged too. A step that was skipped does not count.
 
     Args:
         momentum: share of the new weights in each update, in (0, 1): 0.001 averages over about the last 1000 steps.
-        begin_iter: step from which on to average; before, the average is a copy.
+        begin_iter: step at which averaging begins; before it the average is a copy of the weights.
     """
 
     def __init__(self, momentum: float = 0.0002, begin_iter: int = 0) -> None:

@@ -1,4 +1,4 @@
-"""A backbone as the content of files, in the layout that each library reads."""
+"""The content of exported files, in the layout that each library reads."""
 
 import io
 import json
@@ -9,14 +9,36 @@ from collections.abc import Callable, Mapping
 import safetensors.torch
 import torch
 
-from cmp.export.backbone import UNKNOWN, Backbone, BackboneFeatures
+from cmp.export.backbone import UNKNOWN, Backbone
 from cmp.export.model_card import model_card
 from cmp.models import ResNet, TimmEncoder
 
 FORMATS = ("torchvision", "timm", "mmlab", "detectron2", "safetensors", "onnx", "huggingface")
-OURS_TOO = ("safetensors", "onnx")  # have a place for networks that no other library has
+OURS_TOO = ("safetensors", "onnx")  # can contain networks that other libraries do not have
 TIMMS_OWN = ("timm", "safetensors")  # for the encoders that come from timm
 WEIGHTS, CARD = "model.safetensors", "README.md"  # names inside a Hugging Face folder
+
+
+# Suffixes by which everybody expects another kind of file.
+OTHER_KINDS = (".png", ".jpg", ".jpeg", ".gif", ".mp4", ".json", ".md", ".txt", ".py", ".html", ".npz", ".pt2")
+
+
+def check_suffix(format: str, suffix: str) -> None:
+    """Raise ValueError if the format is unknown or a file (a folder for "huggingface") of this suffix would mislead."""
+    if format not in FORMATS:
+        raise ValueError(f"format must be one of {FORMATS}, got {format!r}")
+    if format in ("safetensors", "onnx") and suffix in {".pth", ".pt", ".tar", ".bin", ".safetensors", ".onnx"} - {
+        f".{format}"
+    }:
+        raise ValueError(f"a {format} file under the suffix {suffix!r} misleads its readers")
+    if suffix in (".safetensors", ".onnx") and format in ("mmlab", "detectron2"):
+        raise ValueError(f"{format} reads torch files: choose a name that ends in .pth, got {suffix!r}")
+    if suffix == ".onnx" and format in ("torchvision", "timm"):
+        raise ValueError(f"{format} reads torch files or safetensors: choose .pth or .safetensors, got {suffix!r}")
+    if suffix.lower() in OTHER_KINDS and format != "huggingface":
+        raise ValueError(f"OUT must end in a suffix of the format {format}, got {suffix!r}")
+    if format == "huggingface" and suffix in (".pth", ".pt", ".safetensors", ".onnx"):
+        raise ValueError(f"huggingface is a folder, got a file name that ends in {suffix!r}")
 
 
 def export_content(backbone: Backbone, format: str, suffix: str) -> dict[str, bytes]:
@@ -29,27 +51,18 @@ def export_content(backbone: Backbone, format: str, suffix: str) -> dict[str, by
 
     Returns:
         Content by what is added to the name asked for: "" for the file itself, ".json" for its metadata where the file
-        has no place for it, ".md" for its model card; for "huggingface" "/name" for each file of the folder. The last
+        cannot contain it, ".md" for its model card; for "huggingface" "/name" for each file of the folder. The last
         one is the weights.
 
     Raises:
-        ValueError: the format has no place for this encoder, or for a file of this suffix.
+        ValueError: the format cannot contain this encoder, or does not allow this suffix.
     """
-    if format not in FORMATS:
-        raise ValueError(f"format must be one of {FORMATS}, got {format!r}")
-    if format in ("safetensors", "onnx") and suffix in {".pth", ".pt", ".tar", ".bin", ".safetensors", ".onnx"} - {
-        f".{format}"
-    }:
-        raise ValueError(f"a {format} file under the suffix {suffix!r} misleads its readers")
-    if suffix in (".safetensors", ".onnx") and format in ("mmlab", "detectron2"):
-        raise ValueError(f"{format} reads torch files: choose a name that ends in .pth, got {suffix!r}")
-    if format == "huggingface" and suffix in (".pth", ".pt", ".safetensors", ".onnx"):
-        raise ValueError(f"huggingface is a folder, got a file name that ends in {suffix!r}")
-    if isinstance(backbone.encoder, TimmEncoder):
+    check_suffix(format, suffix)
+    if isinstance(backbone.encoder.net, TimmEncoder):
         if format not in TIMMS_OWN:
             raise ValueError(f"{backbone.name} is timm's: export it as one of {TIMMS_OWN}, not {format}")
-    elif not isinstance(backbone.encoder, ResNet) and format not in OURS_TOO:
-        raise ValueError(f"{format} has no {backbone.name}: export it as one of {OURS_TOO}")
+    elif not isinstance(backbone.encoder.net, ResNet) and format not in OURS_TOO:
+        raise ValueError(f"{format} does not have {backbone.name}: export it as one of {OURS_TOO}")
 
     card = model_card(backbone, format, suffix).encode()
     if format == "huggingface":
@@ -68,9 +81,9 @@ def export_content(backbone: Backbone, format: str, suffix: str) -> dict[str, by
 
 
 def detectron2_name(key: str) -> str:
-    """detectron2's name of one of torchvision's ResNet keys: stem, res2 to res5, norm beside its convolution.
+    """detectron2's name of one of torchvision's ResNet keys: stem, res2 to res5, each norm under its convolution.
 
-    Source: detectron2's own naming of its ResNets.
+    Source: the names in detectron2's ResNets.
     """
     key = re.sub(r"^layer(\d)", lambda found: f"res{int(found[1]) + 1}", key)
     if not key.startswith("res"):
@@ -88,7 +101,7 @@ def _mmlab(backbone: Backbone) -> dict:
 
 
 def _detectron2(backbone: Backbone) -> dict:
-    """detectron2's checkpoints; its frozen norms have no batch counter."""
+    """detectron2's checkpoints; its frozen norms do not have a batch counter."""
     kept = {key: value for key, value in backbone.weights.items() if not key.endswith("num_batches_tracked")}
     return {
         "model": {detectron2_name(key): value for key, value in kept.items()},
@@ -98,7 +111,7 @@ def _detectron2(backbone: Backbone) -> dict:
 
 
 def _timm_config(backbone: Backbone) -> dict:
-    """The config.json that timm and transformers read beside model.safetensors."""
+    """The config.json that timm and transformers read together with model.safetensors."""
     known = backbone.metadata["mean"] != UNKNOWN
     # timm's values are for images 0..1
     mean, std = (
@@ -119,24 +132,23 @@ def _timm_config(backbone: Backbone) -> dict:
     return {
         "architecture": backbone.name,
         "num_classes": 0,
-        "num_features": backbone.encoder.channels["stage4"],
+        "num_features": backbone.encoder.feature_info.channels()[-1],
         "pretrained_cfg": pretrained,
     }
 
 
 def _onnx_bytes(backbone: Backbone) -> bytes:
     """The encoder as an ONNX graph of any batch size, height and width, with the metadata in it."""
-    network = BackboneFeatures(backbone.encoder)
     dynamic = torch.export.Dim.DYNAMIC
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the exporter's talk of its own internals
+        warnings.simplefilter("ignore")  # the exporter warns about its own internals
         try:
             program = torch.onnx.export(
-                network.eval(),
+                backbone.encoder,
                 (torch.zeros(2, 3, 96, 128),),
                 dynamo=True,
                 input_names=["image"],
-                output_names=list(network.names),
+                output_names=backbone.encoder.feature_info.module_name(),
                 dynamic_shapes={"image": {0: dynamic, 2: dynamic, 3: dynamic}},
                 verbose=False,
             )

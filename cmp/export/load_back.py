@@ -1,4 +1,4 @@
-"""Proof of an export: the file loaded by the library it is for, and its features compared with ours.
+"""Check an export: its library loads the file, and the features that it computes are compared with ours.
 
 Legend: B batch, C channels, h w feature cells.
 """
@@ -13,10 +13,11 @@ import torch
 from mmengine.model import initialize
 from torch import nn
 
-from cmp.export.backbone import Backbone, BackboneFeatures
+from cmp.export.backbone import Backbone
 from cmp.export.formats import detectron2_name
 from cmp.models import TimmEncoder
-from cmp.models.weight_file import read_safetensors_metadata, read_weight_file
+from cmp.models.backbones import resnet_depth
+from cmp.weights import read_weight_file
 
 CLASSIFIER = {"fc.weight", "fc.bias"}
 TOLERANCE = 1e-4  # largest feature difference, relative to the largest feature, that rounding explains
@@ -25,10 +26,10 @@ TOLERANCE = 1e-4  # largest feature difference, relative to the largest feature,
 class LoadBack(NamedTuple):
     """What loading an exported file back showed."""
 
-    library: str  # name and version of what has loaded it; where nothing has, why
-    missing: tuple[str, ...] = ()  # what the library's model has and the file has not
+    library: str  # name and version of what loaded it; where nothing did, the reason
+    missing: tuple[str, ...] = ()  # keys of the library's model that the file does not have
     largest_difference: float | None = None  # of features (or tensors) on one image; None: not checked
-    largest_feature: float | None = None  # what to hold the difference against; None: tensors were compared, all equal
+    largest_feature: float | None = None  # the scale of the difference; None: tensors were compared, all equal
 
     def __str__(self) -> str:
         if self.largest_difference is None:
@@ -43,10 +44,10 @@ class LoadBack(NamedTuple):
 
 
 class _Loaded(NamedTuple):
-    """What a library made of a file."""
+    """A file as a library loaded it."""
 
     library: str
-    features: Callable[[torch.Tensor], tuple[torch.Tensor, ...]]  # image to the last of `BackboneFeatures`, or to all
+    features: Callable[[torch.Tensor], tuple[torch.Tensor, ...]]  # image to the last map of a `BareEncoder`, or to all
     missing: set[str] = set()
 
 
@@ -55,8 +56,8 @@ def load_back(path: Path, format: str, backbone: Backbone) -> LoadBack:
 
     Args:
         path: the file, or the folder of "huggingface".
-        format: one of `FORMATS`. "safetensors": the tensors themselves are compared; "detectron2": its names, and
-            nothing is claimed of the library; all others: features of one image, computed by the library.
+        format: one of `FORMATS`. "safetensors": the tensors themselves are compared; "detectron2": its names, without
+            the library; all others: features of one image, computed by the library.
         backbone: what was meant to be written.
 
     Raises:
@@ -73,7 +74,7 @@ def load_back(path: Path, format: str, backbone: Backbone) -> LoadBack:
     image = torch.randn(1, 3, 96, 128, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         theirs = loaded.features(image)
-        ours = BackboneFeatures(backbone.encoder)(image)[-len(theirs) :]
+        ours = backbone.encoder(image)[-len(theirs) :]
     return _compared(path, loaded.library, loaded.missing, zip(theirs, ours, strict=True))
 
 
@@ -89,18 +90,20 @@ def _torchvision(path: Path, backbone: Backbone) -> _Loaded:
 def _timm(path: Path, backbone: Backbone) -> _Loaded:
     library = importlib.import_module("timm")
     label = f"timm {library.__version__}"
-    if isinstance(backbone.encoder, TimmEncoder):
-        return _timms_own(path, backbone.encoder, label)
+    if isinstance(backbone.encoder.net, TimmEncoder):
+        return _timms_own(path, backbone.encoder.net, label)
     model = library.create_model(backbone.name, pretrained=False).eval()
     missing = _load(model, path, label)
     return _Loaded(label, lambda image: (model.forward_features(image),), missing)
 
 
 def _timms_own(path: Path, encoder: TimmEncoder, label: str) -> _Loaded:
-    """A network of timm, which the file must fit strictly and from which timm itself must read it."""
+    """A network of timm that the file must fit strictly, and that timm itself must be able to read from it."""
     timm, options = importlib.import_module("timm"), encoder.timm_options
     try:
-        timm.create_model(encoder.name, num_classes=0, **options).load_state_dict(read_weight_file(path), strict=True)
+        timm.create_model(encoder.name, num_classes=0, **options).load_state_dict(
+            read_weight_file(path).content, strict=True
+        )
     except RuntimeError as error:
         raise ValueError(f"{label} does not take {path.name}: {error}") from error
     model = timm.create_model(
@@ -124,14 +127,14 @@ def _huggingface(path: Path, backbone: Backbone) -> _Loaded:
 def _mmlab(path: Path, backbone: Backbone) -> _Loaded:
     init = dict(type="Pretrained", checkpoint=str(path), prefix="backbone.")
     label, build = _mmlab_resnet()
-    model = build(depth=int(backbone.name.removeprefix("resnet")))
+    model = build(depth=resnet_depth(backbone.name))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         initialize(model, init)  # what init_cfg does, without a line for every tensor
     lost = [key for key, value in backbone.weights.items() if not torch.equal(model.state_dict()[key], value)]
     if lost:
         raise ValueError(f"{label} does not take {path.name}: {len(lost)} tensors have not arrived, first {lost[:3]}")
-    model.eval()  # on a line of its own: OpenMMLab's returns nothing
+    model.eval()  # a separate line, because OpenMMLab's returns None
     return _Loaded(label, lambda image: model(image)[-1:])
 
 
@@ -139,7 +142,7 @@ def _onnx(path: Path, backbone: Backbone) -> _Loaded:
     library = importlib.import_module("onnxruntime")
     session = library.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     names = [output.name for output in session.get_outputs()]
-    if names != list(BackboneFeatures(backbone.encoder).names):
+    if names != backbone.encoder.feature_info.module_name():
         raise ValueError(f"{path.name} puts out {names}")
     if session.get_modelmeta().custom_metadata_map != backbone.metadata:
         raise ValueError(f"{path.name} lost metadata")
@@ -157,7 +160,7 @@ _LOADERS = {
 
 
 def _mmlab_resnet() -> tuple[str, Callable[..., nn.Module]]:
-    """OpenMMLab's ResNet where it is installed; else mmengine's own loading on torchvision's, of the same names."""
+    """OpenMMLab's ResNet where it is installed; else torchvision's, which has the same names, loaded by mmengine."""
     try:
         library = importlib.import_module("mmpretrain")
         resnet = importlib.import_module("mmpretrain.models.backbones.resnet").ResNet
@@ -168,7 +171,7 @@ def _mmlab_resnet() -> tuple[str, Callable[..., nn.Module]]:
 
 
 class _NamedAsMMLab(nn.Module):
-    """torchvision's ResNet, whose keys OpenMMLab's share, under mmengine's initialisation."""
+    """torchvision's ResNet, which has the same keys as OpenMMLab's, loaded by mmengine's initialization."""
 
     def __init__(self, depth: int) -> None:
         super().__init__()
@@ -177,14 +180,14 @@ class _NamedAsMMLab(nn.Module):
             self.add_module(name, child)
 
     def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """The last map alone."""
+        """Return the last map, as the only entry of a tuple."""
         for child in self.children():
             image = child(image)
         return (image,)
 
 
 def _load(model: nn.Module, path: Path, label: str) -> set[str]:
-    missing, unexpected = map(set, model.load_state_dict(read_weight_file(path), strict=False))
+    missing, unexpected = map(set, model.load_state_dict(read_weight_file(path).content, strict=False))
     if missing != CLASSIFIER or unexpected:
         raise ValueError(f"{label} does not take {path.name}: missing {missing}, unexpected {unexpected}")
     return missing
@@ -192,8 +195,9 @@ def _load(model: nn.Module, path: Path, label: str) -> set[str]:
 
 def _same_tensors(path: Path, backbone: Backbone) -> LoadBack:
     library, weights = importlib.import_module("safetensors"), backbone.weights
-    written = read_weight_file(path)
-    if written.keys() != weights.keys() or read_safetensors_metadata(path) != backbone.metadata:
+    file = read_weight_file(path)
+    written = file.content
+    if written.keys() != weights.keys() or file.metadata != backbone.metadata:
         raise ValueError(f"{path.name} lost keys or metadata: {sorted(written.keys() ^ weights.keys())}")
     if not all(torch.equal(written[key], weights[key]) for key in weights):
         raise ValueError(f"{path.name} lost or changed tensors on its way")
@@ -201,11 +205,11 @@ def _same_tensors(path: Path, backbone: Backbone) -> LoadBack:
 
 
 def _same_names(path: Path, backbone: Backbone) -> LoadBack:
-    written = read_weight_file(path)["model"]
+    written = read_weight_file(path).content["model"]
     expected = {detectron2_name(key): value for key, value in backbone.weights.items() if "num_batches" not in key}
     if written.keys() != expected.keys() or not all(torch.equal(written[key], expected[key]) for key in expected):
         raise ValueError(f"{path.name} lost or changed tensors on its way")
-    return LoadBack("detectron2 is not asked; the names in the file follow its ResNet's, the tensors are ours")
+    return LoadBack("detectron2 is not run; the names in the file are those of its ResNet, the tensors are ours")
 
 
 def _compared(path: Path, library: str, missing: set[str], pairs) -> LoadBack:

@@ -1,32 +1,49 @@
-"""Pictures of flow: the Middlebury colours, their legend, and guidance arrows."""
+"""Draw flow: the Middlebury colors, their legend, and guidance arrows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
 
 from cmp.flow.field import check_flow, known_pixels
 
-# Colours from one hue to the next and in how many steps: red, yellow, green, cyan, blue, magenta, red.
+if TYPE_CHECKING:
+    import torch
+
+# The hues and the number of steps from each to the next: red, yellow, green, cyan, blue, magenta, red.
 _WHEEL_STEPS = (15, 6, 4, 11, 13, 6)
 _WHEEL_HUES = ((255, 0, 0), (255, 255, 0), (0, 255, 0), (0, 255, 255), (0, 0, 255), (255, 0, 255), (255, 0, 0))
 
 
-def flow_to_color(flow: np.ndarray, *, max_flow_px: float | None = None) -> np.ndarray:
-    """Direction as hue, length as saturation: right is red, still is white, unknown is black.
+def flow_to_color(flow: np.ndarray | torch.Tensor, *, max_flow_px: float | None = None) -> np.ndarray:
+    """Draw a flow field in colors, direction as hue and length as saturation: right is red, still white, unknown black.
 
     Args:
-        flow: (H, W, 2) floating px; may be empty. Not changed.
-        max_flow_px: length that gets the full colour; longer vectors get a darker shade. Default: the longest known
-            vector.
+        flow: a numpy array (H, W, 2), or what a propagator predicts: a torch tensor (2, H, W) or (B, 2, H, W), on any
+            device; floating px; may be empty. Not changed.
+        max_flow_px: length that gets the full color; longer vectors get a darker shade. Default: the longest known
+            vector, of the whole batch.
 
     Returns:
-        (H, W, 3) uint8 RGB.
+        (H, W, 3) uint8 RGB; of a batch (B, H, W, 3).
 
     Raises:
         ValueError: wrong shape or dtype, or max_flow_px is not positive and finite.
 
-    Source: the colour coding of Baker et al., "A Database and Evaluation Methodology for Optical Flow", IJCV 2011: 55
-    colours.
+    Source: the color coding of Baker et al., "A Database and Evaluation Methodology for Optical Flow", IJCV 2011: 55
+    colors.
     """
+    if _is_tensor(flow):
+        flow = _channels_last(flow)
+        if flow.ndim == 4:
+            if max_flow_px is None:
+                lengths = [np.hypot(*field[known_pixels(field)].T).max(initial=0) for field in flow]
+                max_flow_px = float(max(lengths, default=0)) or 1.0
+            fields = [flow_to_color(field, max_flow_px=max_flow_px) for field in flow]
+            return np.stack(fields) if fields else np.zeros((*flow.shape[:3], 3), np.uint8)
     flow = check_flow(flow)
     known = known_pixels(flow)
     flow = np.where(known[..., None], flow, np.float32(0))
@@ -37,7 +54,7 @@ def flow_to_color(flow: np.ndarray, *, max_flow_px: float | None = None) -> np.n
         raise ValueError(f"max_flow_px must be positive and finite, got {max_flow_px}")
     length = (length / max_flow_px)[..., None]
     wheel = _color_wheel()
-    # Zero is added so that -0.0 is gone: the angle of (right, -0.0) would be the other end of the wheel.
+    # Adding zero turns -0.0 into 0.0; the angle of (right, -0.0) would be at the other end of the wheel.
     angle = np.arctan2(-(flow[..., 1] + 0.0), -(flow[..., 0] + 0.0)) / np.pi  # -1 is right, 0 is left
     place = (angle + 1) / 2 * (len(wheel) - 1)
     first = place.astype(np.int64)
@@ -47,8 +64,61 @@ def flow_to_color(flow: np.ndarray, *, max_flow_px: float | None = None) -> np.n
     return np.floor(255 * color * known[..., None]).astype(np.uint8)
 
 
+def draw_arrows(
+    image: np.ndarray | torch.Tensor,
+    points_xy: np.ndarray | Sequence,
+    vectors_xy: np.ndarray | Sequence,
+    *,
+    color: tuple[int, int, int] = (255, 220, 0),
+    scale: float = 1.0,
+) -> np.ndarray:
+    """Draw arrows onto a copy of an image; takes what `MotionPropagator.predict` takes.
+
+    Args:
+        image: (H, W, 3) uint8 RGB; or a torch tensor (3, H, W) or (1, 3, H, W), uint8 or floating 0..1; or a Pillow
+            image. Not changed.
+        points_xy: (N, 2) px, x (column) then y (row), where the arrows start; N may be 0.
+        vectors_xy: (N, 2) px, x then y, finite. A vector under half a pixel is drawn as a dot.
+        color, scale: as for `draw_guidance`.
+
+    Returns:
+        (H, W, 3) uint8 RGB.
+
+    Raises:
+        ValueError: wrong shapes or dtype, or a position or vector that is not finite.
+    """
+    points, vectors = (np.asarray(values, np.float64).reshape(-1, 2) for values in (points_xy, vectors_xy))
+    if _is_tensor(image):
+        image = _image_of(image)
+    return draw_guidance(np.asarray(image), points[:, ::-1], vectors, color=color, scale=scale)
+
+
+def _is_tensor(value: object) -> bool:
+    """Whether a value is a torch tensor; torch is not imported for it."""
+    return hasattr(value, "detach") and hasattr(value, "cpu")
+
+
+def _channels_last(flow: torch.Tensor) -> np.ndarray:
+    """(2, H, W) or (B, 2, H, W) as float32 (..., H, W, 2)."""
+    if flow.ndim not in (3, 4) or flow.shape[-3] != 2 or not flow.is_floating_point():
+        raise ValueError(
+            f"a flow tensor must be (2, H, W) or (B, 2, H, W) and floating, got {flow.dtype} {tuple(flow.shape)}"
+        )
+    return np.moveaxis(flow.detach().float().cpu().numpy(), -3, -1)
+
+
+def _image_of(image: torch.Tensor) -> np.ndarray:
+    """(3, H, W) or (1, 3, H, W), uint8 or floating 0..1, as (H, W, 3) uint8."""
+    if image.ndim == 4 and len(image) == 1:
+        image = image[0]
+    if image.ndim != 3 or image.shape[0] != 3:
+        raise ValueError(f"an image tensor must be (3, H, W) or (1, 3, H, W), got {tuple(image.shape)}")
+    array = np.moveaxis(image.detach().cpu().numpy(), 0, -1)
+    return array if array.dtype == np.uint8 else np.rint(255 * np.clip(array, 0, 1)).astype(np.uint8)
+
+
 def color_wheel_key(size: int) -> np.ndarray:
-    """The legend: a disc whose pixels show the colour of the flow from the centre to them; white around.
+    """Draw the legend: a disc in which each pixel has the color of the flow from the center to it, white around.
 
     Args:
         size: side in px, at least 1.
@@ -73,7 +143,7 @@ def draw_guidance(
     color: tuple[int, int, int] = (255, 220, 0),
     scale: float = 1.0,
 ) -> np.ndarray:
-    """Draw guidance as outlined arrows onto a copy of a picture; line width follows the picture's size.
+    """Draw guidance as outlined arrows onto a copy of an image; the line width follows the image's size.
 
     Args:
         image: (H, W, 3) uint8 RGB. Not changed.
@@ -100,7 +170,7 @@ def draw_guidance(
     thickness = max(1, round(min(image.shape[:2]) / 200))
     tip_px = 3 + 2 * thickness
     starts = points[:, ::-1]
-    # Ends are kept near the picture: OpenCV draws with 32-bit whole numbers.
+    # Ends are kept near the image: OpenCV draws with 32-bit whole numbers.
     reach = 4 * max(image.shape[:2])
     ends = np.rint(np.clip(starts + vectors * scale, -reach, reach)).astype(int).tolist()
     starts = np.rint(np.clip(starts, -reach, reach)).astype(int).tolist()
@@ -118,9 +188,9 @@ def draw_guidance(
 def _color_wheel() -> np.ndarray:
     """(55, 3) RGB in 0..1; each hue runs to the next in equal steps, the next itself left out."""
     parts = []
-    for steps, start, end in zip(_WHEEL_STEPS, _WHEEL_HUES, _WHEEL_HUES[1:]):
+    for steps, *hues in zip(_WHEEL_STEPS, _WHEEL_HUES, _WHEEL_HUES[1:]):
         share = np.arange(steps)[:, None] / steps
         # Whole 1/255 steps, as in the published table: rising channels rounded down, falling ones up.
-        start, end = np.array(start), np.array(end)
+        start, end = np.array(hues)
         parts.append(start + np.sign(end - start) * np.floor(255 * share))
     return np.concatenate(parts) / 255

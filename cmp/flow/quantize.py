@@ -1,12 +1,20 @@
-"""Flow as classes: vectors to bins, and what a network says about bins back to vectors.
+"""Quantizers: flow vectors to bins (classes), and the bin probabilities of a network back to vectors.
 
-The three ways to cut the plane share one interface, so one loss serves all. A pixel's class is `len(groups)` bin
-numbers, each with a softmax of its own over `groups[i]` logits: (99, 99) for x and y apart, (361,) for x and y jointly,
-(30, 20) for direction and length.
+| quantizer | bins (default) | when to use it |
+| --- | --- | --- |
+| `FlowQuantizer`, spacing "linear" | x and y separately, equal widths (99 + 99) | the paper's choice: the published recipes, and checkpoints of Zhan et al. |
+| `FlowQuantizer`, spacing "quadratic" | the same, fine near zero and wide far out | when most motion is small, as in the quick start: fewer bins give the same precision near zero |
+| `JointFlowQuantizer` | x and y together, one class per pair of bins (19 x 19 = 361) | when motion is ambiguous: it can give probability to two different vectors without also giving it to their mixtures. It is coarse and needs more memory |
+| `PolarFlowQuantizer` | direction and length separately (30 + 20) | when direction matters more than length; the length of fast motion can be clipped without turning it |
+
+All share one interface, so one loss works with all. A pixel's class is `len(groups)` bin numbers, each with a separate
+softmax over `groups[i]` logits: (99, 99) for x and y, (361,) for x and y together, (30, 20) for direction and length.
+Both spacings are available for the joint bins and for the lengths too.
 
 Legend: B batch, G groups, K bins, H W image pixels, h w feature cells. Flow channel 0 is x (right), 1 is y (down), px.
-Numbers are worked in float32 whatever comes in, under autocast too: in half precision 49.9999 is 50, a bin too far.
-"""
+All computation is in float32, whatever the input and under autocast too: in half precision 49.9999 is 50, a bin too
+far.
+"""  # noqa: E501 (a table)
 
 import math
 from dataclasses import dataclass
@@ -15,41 +23,53 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from cmp.flow.field import check_flow_batch
+
 SPACINGS = ("linear", "quadratic")
 
 
 class _Quantizer:
-    """What every quantizer can do; subclasses say how vectors and bins correspond."""
+    """The interface of all quantizers; subclasses define how vectors and bins correspond."""
 
-    groups: tuple[int, ...]
+    @property
+    def groups(self) -> tuple[int, ...]:
+        """The number of logits of each softmax."""
+        raise NotImplementedError
 
     @property
     def num_logits(self) -> int:
-        """Channels the network's head must have."""
+        """The number of channels that the network's head must have."""
         return sum(self.groups)
 
     def quantize(self, flow: Tensor) -> Tensor:
-        """(B, 2, H, W) px to (B, G, H, W) int64 bins.
+        """Find the bins of flow (B, 2, H, W), px, floating: (B, G, H, W) int64.
 
-        Vectors beyond the range, infinite ones included, fall in the outermost bins. NaN gives some bin in range, no
-        matter which: a check would make a GPU wait, so mask such pixels.
+        Vectors beyond the range, infinite ones included, get the outermost bins. NaN gives an arbitrary bin in range,
+        because a check would make a GPU wait; mask such pixels.
         """
         raise NotImplementedError
 
     def dequantize(self, bins: Tensor) -> Tensor:
-        """(B, G, H, W) integer bins to the (B, 2, H, W) float32 px of their centres."""
+        """Turn integer bins (B, G, H, W) into the flow of their centers: (B, 2, H, W) float32 px."""
         raise NotImplementedError
 
     def expectation(self, logits: Tensor) -> Tensor:
-        """(B, num_logits, h, w) to (B, 2, h, w) float32 px: the mean of the bin centres under the softmax."""
+        """Turn logits (B, num_logits, h, w) into (B, 2, h, w) float32 px: the mean of bin centers under the softmax."""
+        raise NotImplementedError
+
+    def share_beyond(self, logits: Tensor, length_px: float) -> Tensor:
+        """Turn logits (B, num_logits, h, w) into (B, 1, h, w) float32: the probability that |flow| > length_px.
+
+        A bin counts with its center. x and y, or direction and length, are independent where they have separate bins.
+        """
         raise NotImplementedError
 
     def mode(self, logits: Tensor) -> Tensor:
-        """(B, num_logits, h, w) to (B, 2, h, w) float32 px: the centre of the likeliest bin."""
+        """Turn logits (B, num_logits, h, w) into (B, 2, h, w) float32 px: the center of the most likely bin."""
         return self.dequantize(torch.stack([part.argmax(dim=1) for part in self.split_logits(logits)], dim=1))
 
     def split_logits(self, logits: Tensor) -> tuple[Tensor, ...]:
-        """(B, num_logits, h, w) to one (B, K, h, w) view for each group, in the order of `quantize`'s channels."""
+        """Split logits (B, num_logits, h, w) into one (B, K, h, w) view per group, in the order of `quantize`."""
         if logits.ndim != 4 or logits.shape[1] != self.num_logits:
             raise ValueError(f"logits must be (B, {self.num_logits}, h, w), got {tuple(logits.shape)}")
         return logits.split(self.groups, dim=1)
@@ -57,7 +77,7 @@ class _Quantizer:
 
 @dataclass(frozen=True)
 class FlowQuantizer(_Quantizer):
-    """x and y classified apart: the paper's choice.
+    """Classify x and y separately: the paper's choice.
 
     Args:
         num_bins: K, bins for each of x and y.
@@ -68,7 +88,7 @@ class FlowQuantizer(_Quantizer):
     Raises:
         ValueError: num_bins below 1, max_flow_px not positive and finite, or another spacing.
 
-    Source: Zhan et al., CVPR 2019: K = 99, 50 px, linear; the largest flow that can come out is 49.49 px.
+    Source: Zhan et al., CVPR 2019: K = 99, 50 px, linear. The largest flow it can return is 49.49 px.
     """
 
     num_bins: int = 99
@@ -90,11 +110,11 @@ class FlowQuantizer(_Quantizer):
 
     @property
     def centers(self) -> Tensor:
-        """(K,) float32 px, half-way between the edges."""
+        """(K,) float32 px, halfway between the edges."""
         return _centers(self.num_bins, -self.max_flow_px, self.max_flow_px, self.spacing)
 
     def quantize(self, flow: Tensor) -> Tensor:
-        _check_flow(flow)
+        check_flow_batch(flow)
         return _bins(flow.float(), self.num_bins, -self.max_flow_px, self.max_flow_px, self.spacing)
 
     def dequantize(self, bins: Tensor) -> Tensor:
@@ -105,16 +125,26 @@ class FlowQuantizer(_Quantizer):
         x, y = (_softmax(part) for part in self.split_logits(logits))
         return torch.stack((_mean(x, self.centers), _mean(y, self.centers)), dim=1)
 
+    def share_beyond(self, logits: Tensor, length_px: float) -> Tensor:
+        x, y = (_softmax(part) for part in self.split_logits(logits))
+        squared, limit = self.centers.to(x.device).double().square(), _squared_length(length_px)
+        inside = torch.zeros_like(x[:, 0])
+        # Bins of x in which short vectors exist, each with the bins of y that complete it; others are not needed.
+        for bin_x in torch.nonzero(squared <= limit).flatten().tolist():
+            bins_y = torch.nonzero(squared[bin_x] + squared <= limit).flatten()
+            inside += x[:, bin_x] * y[:, bins_y].sum(dim=1)
+        return (1 - inside).clamp(0, 1).unsqueeze(1)
+
 
 @dataclass(frozen=True)
 class JointFlowQuantizer(_Quantizer):
-    """x and y classified together: num_bins**2 classes, class = bin of x * num_bins + bin of y.
+    """Classify x and y together: num_bins**2 classes, class = bin of x * num_bins + bin of y.
 
     Args:
         num_bins: bins along each axis.
         max_flow_px, spacing: as for `FlowQuantizer`.
 
-    Source: the authors' joint criterion and its defaults.
+    Source: the joint criterion in Zhan et al.'s code, with its defaults.
     """
 
     num_bins: int = 19
@@ -151,23 +181,29 @@ class JointFlowQuantizer(_Quantizer):
         centers = self._axis.centers
         return torch.stack((_mean(both.sum(dim=2), centers), _mean(both.sum(dim=1), centers)), dim=1)
 
+    def share_beyond(self, logits: Tensor, length_px: float) -> Tensor:
+        beyond = self.centers.double().square().sum(dim=1) > _squared_length(length_px)
+        return _mean(_softmax(*self.split_logits(logits)), beyond.float()).unsqueeze(1)
+
 
 @dataclass(frozen=True)
 class PolarFlowQuantizer(_Quantizer):
-    """Direction and length classified apart.
+    """Classify direction and length separately.
 
-    Bins of direction start at straight up and go round clockwise as seen; a still pixel counts as pointing right.
+    Bins of direction start at straight up and go clockwise as seen. A pixel that does not move counts as pointing
+    right.
 
     Args:
         num_angles: bins of direction, each 360 / num_angles degrees.
         num_radii: bins of length from 0 to max_flow_px.
-        max_flow_px: longer vectors fall in the last bin.
+        max_flow_px: longer vectors get the last bin.
         spacing: of the lengths: "linear", or "quadratic": edges at max_flow_px * (i / num_radii)**2.
 
     Raises:
         ValueError: a count below 1, max_flow_px not positive and finite, or another spacing.
 
-    Source: the authors' polar criterion and its defaults. Decoding is ours: the mean length times the mean unit vector.
+    Source: the polar criterion in Zhan et al.'s code, with its defaults. Decoding is ours: the mean length times the
+    mean unit vector.
     """
 
     num_angles: int = 30
@@ -191,9 +227,9 @@ class PolarFlowQuantizer(_Quantizer):
         return angles, _centers(self.num_radii, 0.0, self.max_flow_px, self.spacing)
 
     def quantize(self, flow: Tensor) -> Tensor:
-        _check_flow(flow)
+        check_flow_batch(flow)
         x, y = flow.float().unbind(dim=1)
-        # The authors' guard against 0 / 0: it is what makes a still pixel point right.
+        # Zhan et al. add 1e-8 against 0 / 0; it makes a pixel that does not move point right.
         angle = torch.atan2(x + 1e-8, -y)
         angle = torch.where(angle < 0, angle + 2 * math.pi, angle)
         angles = _bins(angle, self.num_angles, 0.0, 2 * math.pi, "linear")
@@ -212,18 +248,22 @@ class PolarFlowQuantizer(_Quantizer):
         direction = torch.stack((_mean(angle, angles.sin()), -_mean(angle, angles.cos())), dim=1)
         return direction * _mean(radius, radii).unsqueeze(1)
 
+    def share_beyond(self, logits: Tensor, length_px: float) -> Tensor:
+        _, radius = self.split_logits(logits)
+        beyond = self.centers[1].double().square() > _squared_length(length_px)
+        return _mean(_softmax(radius), beyond.float()).unsqueeze(1)
+
 
 def _bins(values: Tensor, num_bins: int, low: float, high: float, spacing: str) -> Tensor:
-    """Float32 values to int64 bins of the same shape, by equal steps of the value or of its signed root."""
+    """Find the int64 bins of float32 values, by equal steps of the value or of its signed root; the same shape."""
     values = values.clamp(low, high)
     if spacing == "quadratic":
         values = values.sign() * (values.abs() * high).sqrt()
-    # A tensor on purpose: CUDA multiplies by the reciprocal of a plain number, and edges would fall differently on the
-    # two devices.
+    # A tensor on purpose: CUDA multiplies by the reciprocal of a plain number, which would move edges between devices.
     width = torch.full((), (high - low) / num_bins, dtype=values.dtype, device=values.device)
     return (
         ((values - low) / width).floor().long().clamp(0, num_bins - 1)
-    )  # the INTEGER is clamped: the top edge is a bin too far
+    )  # the INTEGER is clamped: the top edge belongs to a bin that does not exist
 
 
 def _edges(num_bins: int, low: float, high: float, spacing: str) -> np.ndarray:
@@ -241,13 +281,17 @@ def _softmax(logits: Tensor) -> Tensor:
 
 
 def _mean(probabilities: Tensor, centers: Tensor) -> Tensor:
-    """(B, K, h, w) and (K,) to (B, h, w). No matrix product: autocast and TF32 would round the centres."""
+    """The mean of centers (K,) under probabilities (B, K, h, w): (B, h, w).
+
+    It is not a matrix product, because autocast and TF32 would round the centers.
+    """
     return (probabilities * centers.to(probabilities.device)[:, None, None]).sum(dim=1)
 
 
-def _check_flow(flow: Tensor) -> None:
-    if flow.ndim != 4 or flow.shape[1] != 2:
-        raise ValueError(f"flow must be (B, 2, H, W), got {tuple(flow.shape)}")
+def _squared_length(length_px: float) -> float:
+    if not (math.isfinite(length_px) and length_px >= 0):
+        raise ValueError(f"length_px must be at least 0 and finite, got {length_px!r}")
+    return length_px**2
 
 
 def _check_bin_map(bins: Tensor, channels: int) -> None:

@@ -1,4 +1,9 @@
-"""Where guides go: choosing the pixels whose motion is given to the model, and what they say on their own."""
+"""Guidance points: the pixels whose motion is given to the network, and the flow that follows from them alone.
+
+`sample_guidance` chooses points; the table of its seven strategies, with when to use each, is the docstring of
+`cmp.guidance.strategies`. `guidance_tensors` makes the network's input of them. `cmp.guidance.batched` does both for
+whole batches on a GPU. The `interpolate_` functions spread the motion of points without a network.
+"""
 
 from cmp.guidance.dense import guidance_tensors
 from cmp.guidance.interpolate import (
@@ -8,7 +13,6 @@ from cmp.guidance.interpolate import (
     interpolate_thin_plate,
 )
 from cmp.guidance.strategies import STRATEGIES, grid_points, sample_guidance
-from cmp.guidance.videos import sample_video_guidance
 from cmp.guidance.watershed import local_maxima, motion_edges, thin_points, watershed_map
 
 __all__ = [
@@ -22,7 +26,6 @@ __all__ = [
     "local_maxima",
     "motion_edges",
     "sample_guidance",
-    "sample_video_guidance",
     "thin_points",
     "watershed_map",
 ]

@@ -1,30 +1,43 @@
-"""Guides of a whole batch, chosen on the device that holds it: `sample_guidance` and `guidance_tensors` in torch.
+"""Guidance points for whole batches on any device: `sample_guidance` and `guidance_tensors` in torch.
 
-Edges, distances and candidates equal the numpy functions' bit for bit; the points that are left after thinning differ
-only in their random numbers. On a CUDA device nothing is copied to the host and nothing waits for a value: shapes never
-depend on what the flow holds, and the two loops that would be thousands of small calls are kernels of
+Edges, distances and candidates equal those of the numpy functions bit for bit. After thinning the points have the same
+distribution, from other random numbers. On a CUDA device nothing is copied to the host and nothing waits for a value:
+shapes never depend on the values of the flow, and the two loops that would be thousands of small calls are kernels of
 `cmp.guidance.batched_kernels`.
 
 Legend: B batch, H W pixels of the flow, h w pixels of the map that edges are computed on, N points, K window of the
 maxima.
 """
 
+import math
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 
-from cmp.guidance.checks import check_kernel, check_stride
-from cmp.guidance.strategies import LONG_SIDE_PX, check_strategies, grid_points, needed
+from cmp.flow.field import check_flow_batch
+from cmp.guidance.checks import check_kernel, check_points
+from cmp.guidance.strategies import (
+    GRADNMS_LEAST_SCORE,
+    STRATEGIES,
+    check_strategies,
+    checked_kernel,
+    count_uniform,
+    edge_step,
+    gradient_windows,
+    grid_points,
+    needed,
+)
 from cmp.guidance.watershed import ROBUST_LEAST_PIXELS, ROBUST_SHARE, SMALLEST_SCALE_PX
 
-BATCHED_STRATEGIES = ("grid", "watershed", "uniform", "single", "full")
-LARGEST_SIDES_PX = 30000  # height and width together; beyond, a squared distance leaves the range of int32
+LARGEST_SIDES_PX = 30000  # height and width together; with more, a squared distance leaves the range of int32
+MAXIMAL_ROUNDS = 48  # of "maximal" thinning on a CUDA device; candidates that are undecided after them are dropped
 CHUNK_VALUES = 1 << 18  # values at once in the row pass of the distance transform: 1 MiB, which stays in a core's cache
 
 
 def batched_edges(flow: torch.Tensor) -> torch.Tensor:
-    """How sharply motion changes at every pixel: `motion_edges` of each image, bit for bit.
+    """Measure how sharply motion changes at every pixel: `motion_edges` of each image, bit for bit.
 
     Args:
         flow: (B, 2, H, W) float32, px; channel 0 is x (right), 1 is y (down).
@@ -37,24 +50,24 @@ def batched_edges(flow: torch.Tensor) -> torch.Tensor:
     """
     _check_flow(flow)
     padded = F.pad(flow, (1, 1, 1, 1), mode="replicate")
-    # The order of these sums is OpenCV's, and every product below has a kernel of its own: fused into a multiply-add it
-    # would be rounded once instead of twice.
+    # The order of these sums is OpenCV's. Every product below is a separate kernel: fused into a multiply-add it would
+    # be rounded once instead of twice.
     across = padded[..., 2:] - padded[..., :-2]
     change_x = across[..., :-2, :] + across[..., 2:, :] + 2 * across[..., 1:-1, :]
     smooth = padded[..., :-2] + padded[..., 2:] + 2 * padded[..., 1:-1]
     change_y = smooth[..., 2:, :] - smooth[..., :-2, :]
     squared = change_x.square() + change_y.square()
-    # CUDA rounds a float32 root correctly, torch's on a CPU may miss the last bit: there float64 makes up for it.
+    # CUDA rounds a float32 root correctly. Torch on a CPU may miss the last bit, so float64 is used there.
     magnitude = squared.sqrt() if squared.is_cuda else squared.double().sqrt().float()
     return magnitude[:, 0] + magnitude[:, 1]
 
 
 def batched_edge_map(edges: torch.Tensor, threshold: float = 0.1, *, normalizer: str = "max") -> torch.Tensor:
-    """Where the edges are that `watershed_map` measures from.
+    """Find the edge pixels from which `watershed_map` measures distances.
 
     Args:
-        edges: (B, H, W) non-negative float32. NaN anywhere in an image leaves it without edges: to refuse it, as the
-            numpy function does, would be to wait for the device.
+        edges: (B, H, W) non-negative float32. An image with NaN anywhere gets no edges; the numpy function refuses it,
+            but a check here would wait for the device.
         threshold, normalizer: as `watershed_map`.
 
     Returns:
@@ -77,7 +90,7 @@ def batched_edge_map(edges: torch.Tensor, threshold: float = 0.1, *, normalizer:
 
 
 def batched_squared_distances(is_edge: torch.Tensor) -> torch.Tensor:
-    """The square of the Euclidean distance to the nearest edge pixel, exactly.
+    """Compute the square of the Euclidean distance to the nearest edge pixel, exactly.
 
     Args:
         is_edge: (B, H, W) bool.
@@ -86,7 +99,7 @@ def batched_squared_distances(is_edge: torch.Tensor) -> torch.Tensor:
         (B, H, W) int32, px^2; 0 on edges, and 0 everywhere in an image without any.
 
     Raises:
-        ValueError: is_edge is not (B, H, W) bool, or H + W is beyond 30000.
+        ValueError: is_edge is not (B, H, W) bool, or H + W is above 30000.
 
     Two passes: down the columns by running maxima; along the rows the least of squared column distance plus squared
     offset over all W offsets.
@@ -110,10 +123,10 @@ def batched_squared_distances(is_edge: torch.Tensor) -> torch.Tensor:
 
 
 def batched_maxima(distances: torch.Tensor, kernel: int, *, keep_border: bool = False) -> torch.Tensor:
-    """Where nothing in the window around a pixel exceeds it: `local_maxima` of each image as a map.
+    """Find the pixels that no pixel in the window around them exceeds: `local_maxima` of each image as a map.
 
     Args:
-        distances: (B, H, W) int32 or float; of a distance and its square the maxima are the same.
+        distances: (B, H, W) int32 or float; a distance and its square have the same maxima.
         kernel, keep_border: as `local_maxima`.
 
     Returns:
@@ -135,39 +148,47 @@ def batched_maxima(distances: torch.Tensor, kernel: int, *, keep_border: bool = 
 
 
 def batched_thinning(
-    is_candidate: torch.Tensor, min_distance_px: float, *, generator: torch.Generator
+    is_candidate: torch.Tensor, min_distance_px: float, *, generator: torch.Generator, rule: str = "authors"
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Drop candidates at random until no two are closer than min_distance_px on both axes, by the authors' rule.
+    """Drop candidates at random until no two are closer than min_distance_px on both axes.
 
     Args:
         is_candidate: (B, H, W) bool.
-        min_distance_px: as `thin_points`.
+        min_distance_px, rule: as `thin_points`.
         generator: on the same device.
 
     Returns:
-        positions (B, N) int64, y * W + x in rising order; stays (B, N) bool, False for what was dropped and behind the
-        last candidate. N is the most candidates of any image on a CPU and H * W, without asking, on a CUDA device.
+        positions (B, N) int64, y * W + x in rising order; stays (B, N) bool, False for dropped candidates and behind
+        the last candidate. N is H * W on a CUDA device and for the rule "maximal", otherwise the largest number of
+        candidates in an image.
 
     Raises:
-        ValueError: min_distance_px is negative.
+        ValueError: min_distance_px is negative, or rule is unknown.
 
-    The rule met pair by pair, a fair coin each (see `thin_points`), is the same as this: each point in turn, if it is
-    still there, drops as many of its later neighbours as a coin shows tails before the first heads; and goes itself if
-    those were not all.
+    Rule "authors": `thin_points` visits pairs, and a fair coin decides each. This is the same: each point in turn, if
+    it is still there, drops as many of its later neighbors as a coin shows tails before the first heads; if those were
+    not all, the point itself is dropped. Rule "maximal": each candidate gets a random rank. In each round the
+    candidates with the highest rank among their undecided neighbors stay and drop these neighbors, which has the same
+    result as visiting all in the order of their ranks.
     """
     if not min_distance_px >= 0:
         raise ValueError(f"min_distance_px must be at least 0, got {min_distance_px}")
+    if rule not in ("authors", "maximal"):
+        raise ValueError(f'rule must be "authors" or "maximal", got {rule!r}')
+    if rule == "maximal":
+        return _thin_maximal(is_candidate, min_distance_px, generator)
     size, (height, width) = len(is_candidate), is_candidate.shape[1:]
     flat = is_candidate.flatten(1)
     rank = flat.cumsum(dim=1, dtype=torch.int32)  # of each candidate in row-major order, from 1
     counts = rank[:, -1]
     kernels = _kernels() if flat.is_cuda else None
-    room = height * width if kernels is not None else int(counts.max()) if size else 0
-    # All that are no candidates land in one place behind the room.
-    slots = torch.where(flat, rank - 1, room).long()
+    num_slots = height * width if kernels is not None else int(counts.max()) if size else 0
+    # All pixels that are not candidates are written to one place behind the slots.
+    slots = torch.where(flat, rank - 1, num_slots).long()
     pixels = torch.arange(height * width, device=flat.device).expand(size, -1)
-    positions = torch.zeros(size, room + 1, dtype=torch.int64, device=flat.device).scatter_(1, slots, pixels)[:, :room]
-    tails = torch.empty(size, room, device=flat.device).geometric_(0.5, generator=generator).int() - 1
+    positions = torch.zeros(size, num_slots + 1, dtype=torch.int64, device=flat.device).scatter_(1, slots, pixels)
+    positions = positions[:, :num_slots]
+    tails = torch.empty(size, num_slots, device=flat.device).geometric_(0.5, generator=generator).int() - 1
     if kernels is not None:
         return positions, kernels.thin(positions, counts, tails, width, min_distance_px)
     return positions, _thin(positions, counts, tails, width, min_distance_px)
@@ -183,63 +204,121 @@ def batched_guidance(
     nms_kernel: int | None = None,
     max_points: int | None = None,
     num_uniform: int | None = None,
+    specified_yx: np.ndarray | None = None,
     normalizer: str = "max",
+    thinning: str = "authors",
     scale_kernel: bool = False,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Choose the pixels whose motion the model is given, and keep the flow there and nowhere else.
+    """Choose guidance points for every image of a batch, keep the flow there and set the rest to 0.
 
     Args:
-        flow: (B, 2, H, W) float32, px; finite, which is not checked here: it would be to wait for the device.
-        valid: (B, 1, H, W) bool, where the flow is known; a guide elsewhere is dropped at last. None: everywhere.
-        generator: on flow's device; the same state gives the same guides on one device.
-        strategies: of "grid", "watershed" (thinned by the authors' rule), "uniform", "single" and "full".
+        flow: (B, 2, H, W) float32, px; finite. That is not checked here, because the host would have to wait for the
+            device.
+        valid: (B, 1, H, W) bool, where the flow is known; points elsewhere are dropped at the end. None: everywhere.
+        generator: on flow's device; the same state gives the same points on one device.
+        strategies: names of `STRATEGIES`; see the table of `cmp.guidance.strategies`.
+        specified_yx: (N, 2) integers for "specified", the same in every image.
+        thinning: "authors" or "maximal", see `batched_thinning`.
         grid_stride_px, nms_kernel, max_points, num_uniform, normalizer, scale_kernel: see `sample_guidance`.
 
     Returns:
-        sparse: (B, 2, H, W) float32, flow in px at the guides and 0 elsewhere.
-        mask: (B, 1, H, W) float32, 1 at the guides and 0 elsewhere.
+        sparse: (B, 2, H, W) float32, flow in px at the points and 0 elsewhere.
+        mask: (B, 1, H, W) float32, 1 at the points and 0 elsewhere.
 
     Raises:
-        ValueError: flow is not (B, 2, H, W) float32; a strategy is unknown, not made here, named twice, or lacks an
-            argument; an argument is out of range.
+        ValueError: flow is not (B, 2, H, W) float32; a strategy is unknown, named twice, or lacks an argument; an
+            argument is out of range; a specified point is outside the image.
 
     Source: Zhan et al., CVPR 2019.
     """
     _check_flow(flow)
-    check_strategies(strategies, BATCHED_STRATEGIES)
+    check_strategies(strategies, STRATEGIES)
     if max_points is not None and max_points < 0:
         raise ValueError(f"max_points must be at least 0 (None for no limit), got {max_points}")
-    size, (height, width) = len(flow), flow.shape[2:]
+    size, size_hw = len(flow), tuple(flow.shape[2:])
+    step = edge_step(size_hw)
+    kernel = 0  # of no use to the other strategies
+    if "watershed" in strategies or "gradnms" in strategies:
+        kernel = checked_kernel(nms_kernel, step, scale_kernel)
+        edges = batched_edges(flow[:, :, ::step, ::step])
     chosen = []  # of each strategy positions (B, N), y * W + x, and which of them are there (B, N)
     for name in strategies:
         if name == "grid":
-            stride_px = needed(grid_stride_px, "grid_stride_px", '"grid"')
-            grid = torch.from_numpy(grid_points((height, width), stride_px=stride_px) @ [width, 1])
-            chosen.append(_all_there(_to_device(grid, flow.device).expand(size, -1)))
+            grid_yx = grid_points(size_hw, stride_px=needed(grid_stride_px, "grid_stride_px", '"grid"'))
+            chosen.append(_same_in_all(grid_yx, flow))
         elif name == "watershed":
-            kernel = check_kernel(needed(nms_kernel, "nms_kernel", '"watershed"'), "nms_kernel")
-            chosen.append(_watershed(flow, kernel, normalizer, scale_kernel, generator))
+            is_edge = batched_edge_map(edges, normalizer=normalizer)
+            candidates = batched_maxima(batched_squared_distances(is_edge), kernel)
+            positions, there = batched_thinning(candidates, (kernel - 1) / 2, generator=generator, rule=thinning)
+            chosen.append((_in_image(positions, edges.shape[2], step, size_hw[1]), there))
         elif name == "uniform":
-            if num_uniform is None:
-                stride_px = needed(grid_stride_px, "num_uniform or grid_stride_px", '"uniform"')
-                num_uniform = height * width // check_stride(stride_px) ** 2
-            elif num_uniform < 0:
-                raise ValueError(f"num_uniform must be at least 0, got {num_uniform}")
-            where = dict(generator=generator, device=flow.device)
-            chosen.append(_all_there(torch.randint(height * width, (size, num_uniform), **where)))
+            count = count_uniform(size_hw, num_uniform, grid_stride_px)
+            num_pixels = size_hw[0] * size_hw[1]
+            chosen.append(_all_there(torch.randint(num_pixels, (size, count), generator=generator, device=flow.device)))
+        elif name == "gradnms":
+            is_chosen = batched_gradient_maxima(edges, kernel).flatten(1)
+            positions = torch.arange(is_chosen.shape[1], device=flow.device).expand(size, -1)
+            chosen.append((_in_image(positions, edges.shape[2], step, size_hw[1]), is_chosen))
         elif name == "single":
-            moves = (flow != 0).any(dim=1).flatten(1)
-            keys = torch.rand(moves.shape, generator=generator, device=flow.device)
-            best = torch.where(moves, keys, -1).max(dim=1, keepdim=True)
-            chosen.append((best.indices, best.values >= 0))
+            chosen.append(_single(flow, generator))
+        elif name == "full":
+            chosen.append(_all_there(torch.arange(size_hw[0] * size_hw[1], device=flow.device).expand(size, -1)))
         else:
-            chosen.append(_all_there(torch.arange(height * width, device=flow.device).expand(size, -1)))
+            specified_yx = check_points(needed(specified_yx, "specified_yx", '"specified"'), size_hw)
+            chosen.append(_same_in_all(specified_yx, flow))
     positions, there = (torch.cat(parts, dim=1) for parts in zip(*chosen))
-    if max_points is not None and positions.shape[1] > max_points:
-        keys = torch.rand(positions.shape, generator=generator, device=flow.device)
-        least = torch.where(there, keys, 2).topk(max_points, dim=1, largest=False)
-        positions, there = positions.gather(1, least.indices), least.values < 2
-    # What is not there lands behind the last pixel.
+    return _sparse_and_mask(flow, valid, *_at_most(positions, there, max_points, generator))
+
+
+def batched_gradient_maxima(edges: torch.Tensor, kernel: int) -> torch.Tensor:
+    """Find the points of the strategy "gradnms": `gradient_points` of each image as a map.
+
+    Args:
+        edges: (B, H, W) float32, what `batched_edges` returns.
+        kernel: as `gradient_points`.
+
+    Returns:
+        (B, H, W) bool; all False in an image without edges. Means are summed in float64, as OpenCV sums them, and
+        rounded to float32.
+    """
+    scores = []
+    for window_px in gradient_windows(edges.shape[2]):
+        mean = edges.double()
+        for dim in (1, 2):
+            around = (window_px // 2, window_px - 1 - window_px // 2)
+            mirrored = torch.from_numpy(np.pad(np.arange(edges.shape[dim]), around, mode="symmetric"))
+            mean = mean.index_select(dim, _to_device(mirrored, edges.device)).unfold(dim, window_px, 1).sum(dim=-1)
+        mean = (mean * (1 / window_px**2)).float()
+        scores.append(mean / mean.flatten(1).amax(dim=1)[:, None, None])  # without edges NaN, which is never a maximum
+    score = scores[0] - scores[1]
+    return batched_maxima(score, kernel, keep_border=True) & (score > GRADNMS_LEAST_SCORE)
+
+
+def _single(flow: torch.Tensor, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
+    """For each image one random pixel among those that move: positions (B, 1), and whether there is one (B, 1)."""
+    moves = (flow != 0).any(dim=1).flatten(1)
+    keys = torch.rand(moves.shape, generator=generator, device=flow.device)
+    best = torch.where(moves, keys, -1).max(dim=1, keepdim=True)
+    return best.indices, best.values >= 0
+
+
+def _at_most(
+    positions: torch.Tensor, there: torch.Tensor, max_points: int | None, generator: torch.Generator
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Keep at most max_points random ones per image of those that are there."""
+    if max_points is None or positions.shape[1] <= max_points:
+        return positions, there
+    keys = torch.rand(positions.shape, generator=generator, device=positions.device)
+    least = torch.where(there, keys, 2).topk(max_points, dim=1, largest=False)
+    return positions.gather(1, least.indices), least.values < 2
+
+
+def _sparse_and_mask(
+    flow: torch.Tensor, valid: torch.Tensor | None, positions: torch.Tensor, there: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """What `batched_guidance` returns, for these points."""
+    size, (height, width) = len(flow), flow.shape[2:]
+    # Points that are not there are written behind the last pixel.
     slots = torch.where(there, positions, height * width)
     guided = torch.zeros(size, height * width + 1, dtype=torch.bool, device=flow.device).scatter_(1, slots, True)
     guided = guided[:, :-1].view(size, 1, height, width)
@@ -248,23 +327,42 @@ def batched_guidance(
     return torch.where(guided, flow, 0), guided.to(flow.dtype)
 
 
-def _watershed(
-    flow: torch.Tensor, kernel: int, normalizer: str, scale_kernel: bool, generator: torch.Generator
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Positions (B, N) in the full image and which of them are there (B, N)."""
-    step = max(1, max(flow.shape[2:]) // LONG_SIDE_PX)
-    if scale_kernel:
-        kernel = (kernel - 1) // 2 // step * 2 + 1
-    is_edge = batched_edge_map(batched_edges(flow[:, :, ::step, ::step]), normalizer=normalizer)
-    candidates = batched_maxima(batched_squared_distances(is_edge), kernel)
-    positions, stays = batched_thinning(candidates, (kernel - 1) / 2, generator=generator)
-    map_width, width = is_edge.shape[2], flow.shape[3]
+def _in_image(positions: torch.Tensor, map_width: int, step: int, width: int) -> torch.Tensor:
+    """Positions on the map of edges to positions in the full image."""
     rows = torch.div(positions, map_width, rounding_mode="floor")
-    return step * (rows * width + positions - rows * map_width), stays
+    return step * (rows * width + positions - rows * map_width)
+
+
+def _same_in_all(points_yx: np.ndarray, flow: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """The same points (N, 2) in each image: positions (B, N), and that they are all there."""
+    positions = torch.from_numpy(points_yx @ [flow.shape[3], 1])
+    return _all_there(_to_device(positions, flow.device).expand(len(flow), -1))
+
+
+def _thin_maximal(
+    is_candidate: torch.Tensor, min_distance_px: float, generator: torch.Generator
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The rule "maximal" of `batched_thinning`; N is H * W."""
+    size, num_pixels, device = len(is_candidate), is_candidate.shape[1] * is_candidate.shape[2], is_candidate.device
+    # Ranks and not random numbers: two equal float32 numbers would let two neighbors stay.
+    order = torch.rand(size, num_pixels, generator=generator, device=device).argsort(dim=1)
+    pixels = torch.arange(num_pixels, device=device).expand(size, -1)
+    ranks = torch.empty_like(order).scatter_(1, order, pixels).view(is_candidate.shape).int()
+    window = 2 * max(0, math.ceil(min_distance_px) - 1) + 1  # neighbors are nearer than the distance on both axes
+    undecided, stays = is_candidate.clone(), torch.zeros_like(is_candidate)
+    for _ in range(MAXIMAL_ROUNDS if device.type == "cuda" else num_pixels):
+        open_ranks = torch.where(undecided, ranks, -1)
+        highest = undecided & (open_ranks == _window_maximum(_window_maximum(open_ranks, window, 1), window, 2))
+        stays |= highest
+        near = _window_maximum(_window_maximum(highest.int(), window, 1), window, 2) > 0
+        undecided &= ~near
+        if device.type != "cuda" and not undecided.any():
+            break
+    return pixels, stays.flatten(1)
 
 
 def _nearest_in_rows(squared: torch.Tensor) -> torch.Tensor:
-    """For each pixel the least of squared[x'] + (x - x')^2 in its row: (B, H, W) int32 to the same."""
+    """For each pixel the smallest squared[x'] + (x - x')^2 in its row: (B, H, W) int32 to the same."""
     width = squared.shape[2]
     x = torch.arange(width, dtype=torch.int32, device=squared.device)
     offsets = (x[:, None] - x).square()  # (from, to)
@@ -281,7 +379,7 @@ def _window_maximum(values: torch.Tensor, kernel: int, dim: int) -> torch.Tensor
     around = [0] * (2 * (values.ndim - 1 - dim)) + [kernel // 2] * 2
     values = F.pad(values, around, value=-1)  # below every distance
     covered = 1
-    while covered < kernel:  # windows of 1, 2, 4, ..., and at last two that overlap
+    while covered < kernel:  # windows of 1, 2, 4, ..., and finally two that overlap
         shift = min(covered, kernel - covered)
         length = values.shape[dim] - shift
         values = torch.maximum(values.narrow(dim, 0, length), values.narrow(dim, shift, length))
@@ -293,12 +391,12 @@ def _thin(
     positions: torch.Tensor, counts: torch.Tensor, tails: torch.Tensor, width: int, min_distance_px: float
 ) -> torch.Tensor:
     """Which of (B, N) positions stay, point by point, all images at once; see `batched_thinning`."""
-    room = positions.shape[1]
+    num_slots = positions.shape[1]
     y = torch.div(positions, width, rounding_mode="floor").int()
     x = (positions - y * width).int()
-    stays = torch.arange(room, device=positions.device) < counts[:, None]
-    for i in range(room - 1):
-        here, later = slice(i, i + 1), slice(i + 1, room)
+    stays = torch.arange(num_slots, device=positions.device) < counts[:, None]
+    for i in range(num_slots - 1):
+        here, later = slice(i, i + 1), slice(i + 1, num_slots)
         near = stays[:, later] & stays[:, here]
         near &= (y[:, later] - y[:, here]) < min_distance_px
         near &= (x[:, later] - x[:, here]).abs() < min_distance_px
@@ -309,7 +407,7 @@ def _thin(
 
 
 def _kernels():
-    """The module of CUDA kernels, or None where Triton is missing; then loops run that ask the device for values."""
+    """The module of CUDA kernels, or None without Triton; then loops run that wait for values from the device."""
     try:
         from cmp.guidance import batched_kernels
     except ImportError:
@@ -322,12 +420,11 @@ def _all_there(positions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def _to_device(values: torch.Tensor, device: torch.device) -> torch.Tensor:
-    # From pinned memory a copy does not wait for the device.
+    # A copy from pinned memory does not wait for the device.
     return values.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else values.to(device)
 
 
 def _check_flow(flow: torch.Tensor) -> None:
-    if flow.ndim != 4 or flow.shape[1] != 2 or 0 in flow.shape[2:] or flow.dtype != torch.float32:
-        raise ValueError(
-            f"flow must be (B, 2, H, W) float32 with at least one pixel, got {tuple(flow.shape)} {flow.dtype}"
-        )
+    check_flow_batch(flow, may_be_empty=False)
+    if flow.dtype != torch.float32:
+        raise ValueError(f"flow must be float32, got {flow.dtype}")

@@ -1,14 +1,14 @@
-"""The two loops of batched guidance that are worth a CUDA kernel each; `cmp.guidance.batched` has both in plain torch.
+"""CUDA kernels for the two slow loops of batched guidance; `cmp.guidance.batched` has both in plain torch.
 
-They also run in Triton's interpreter on a CPU (TRITON_INTERPRET=1 in the environment), which is how the tests compare
-them with the plain forms.
+They also run in Triton's interpreter on a CPU (TRITON_INTERPRET=1 in the environment); that is how the tests compare
+them with plain torch.
 """
 
 import torch
 import triton
 import triton.language as tl
 
-NEIGHBOURS_AT_ONCE = 256
+NEIGHBORS_AT_ONCE = 256
 
 
 @triton.jit
@@ -23,17 +23,17 @@ def _nearest_in_rows_kernel(squared, nearest, width, block: tl.constexpr):
 
 
 @triton.jit
-def _thin_kernel(ys, xs, counts, tails, stays, room, min_distance, block: tl.constexpr):
+def _thin_kernel(ys, xs, counts, tails, stays, num_slots, min_distance, block: tl.constexpr):
     image = tl.program_id(0).to(tl.int64)
-    ys += image * room
-    xs += image * room
-    tails += image * room
-    stays += image * room
+    ys += image * num_slots
+    xs += image * num_slots
+    tails += image * num_slots
+    stays += image * num_slots
     count = tl.load(counts + image)
     for i in range(0, count):
         if tl.load(stays + i) != 0:
             y, x, tail = tl.load(ys + i), tl.load(xs + i), tl.load(tails + i)
-            met = 0  # neighbours so far
+            met = 0  # neighbors so far
             start = i + 1
             more = start < count
             while more:
@@ -46,15 +46,15 @@ def _thin_kernel(ys, xs, counts, tails, stays, room, min_distance, block: tl.con
                 tl.store(stays + j, tl.zeros_like(rank), mask=near & (rank <= tail))
                 met += tl.sum(near.to(tl.int32), 0)
                 start += block
-                # Rows rise: when a whole block is not near in y nothing after it is; nor does it matter after heads.
+                # Rows rise: after a block with a point that is not near in y, none is near. After heads none matters.
                 more = (start < count) & (met <= tail) & (tl.sum((there & near_y).to(tl.int32), 0) == block)
             if met > tail:
                 tl.store(stays + i, 0)
-            tl.debug_barrier()  # other threads of this program read next what these have stored
+            tl.debug_barrier()  # the other threads of this program read next what these have stored
 
 
 def nearest_in_rows(squared: torch.Tensor) -> torch.Tensor:
-    """For each pixel the least of squared[x'] + (x - x')^2 in its row: (B, H, W) int32 to the same."""
+    """For each pixel the smallest squared[x'] + (x - x')^2 in its row: (B, H, W) int32 to the same."""
     squared = squared.contiguous()
     width = squared.shape[2]
     nearest = torch.empty_like(squared)
@@ -68,20 +68,20 @@ def nearest_in_rows(squared: torch.Tensor) -> torch.Tensor:
 def thin(
     positions: torch.Tensor, counts: torch.Tensor, tails: torch.Tensor, width: int, min_distance_px: float
 ) -> torch.Tensor:
-    """Which of (B, N) positions stay: one program an image, which stops at its last candidate.
+    """Find which of (B, N) positions stay. One program per image, which stops at the image's last candidate.
 
     Args:
-        positions: (B, N) int64, y * width + x in rising order up to counts, anything behind.
-        counts: (B,) int32. tails: (B, N) int32, how many neighbours each point may drop before it goes itself.
+        positions: (B, N) int64, y * width + x in rising order up to counts; the values behind are ignored.
+        counts: (B,) int32. tails: (B, N) int32, how many neighbors each point may drop before it is dropped itself.
         width: of the map, px. min_distance_px: as `cmp.guidance.thin_points`.
 
     Returns:
         (B, N) bool.
     """
-    size, room = positions.shape
+    size, num_slots = positions.shape
     ys = torch.div(positions, width, rounding_mode="floor")
     xs = (positions - ys * width).int()
-    stays = (torch.arange(room, device=positions.device) < counts[:, None]).int()
+    stays = (torch.arange(num_slots, device=positions.device) < counts[:, None]).int()
     if stays.numel():
         _thin_kernel[(size,)](
             ys.int().contiguous(),
@@ -89,8 +89,8 @@ def thin(
             counts.contiguous(),
             tails,
             stays,
-            room,
+            num_slots,
             float(min_distance_px),
-            block=NEIGHBOURS_AT_ONCE,
+            block=NEIGHBORS_AT_ONCE,
         )
     return stays.bool()

@@ -1,14 +1,6 @@
-"""What the functions of this room refuse: wrong shapes, even kernels, strides of 0, points outside the image."""
+"""Check the arguments of this package: shapes, kernels, strides, points. A flow is checked by `cmp.flow.check_flow`."""
 
 import numpy as np
-
-
-def check_flow(flow: np.ndarray) -> np.ndarray:
-    """Return flow as a (H, W, 2) float32 array (a copy only if its dtype differs), or raise ValueError."""
-    flow = np.asarray(flow)
-    if flow.ndim != 3 or flow.shape[2] != 2 or flow.size == 0:
-        raise ValueError(f"flow must be (H, W, 2) with at least one pixel, got shape {flow.shape}")
-    return flow.astype(np.float32, copy=False)
 
 
 def check_map(values: np.ndarray, name: str) -> np.ndarray:
@@ -20,7 +12,7 @@ def check_map(values: np.ndarray, name: str) -> np.ndarray:
 
 
 def check_points(points_yx: np.ndarray, size_hw: tuple[int, int] | None = None) -> np.ndarray:
-    """Return points_yx as (N, 2) int64, or raise ValueError; given size_hw, every point must lie inside that image."""
+    """Return points_yx as (N, 2) int64, or raise ValueError; given size_hw, every point must be inside that image."""
     points_yx = np.asarray(points_yx)
     if points_yx.size == 0 and points_yx.shape in ((0,), (0, 2)):
         return np.zeros((0, 2), np.int64)

@@ -1,36 +1,33 @@
-"""Dense flow from the guides without learning: what a trained network must beat.
+"""Interpolate dense flow from guidance points without learning: the baselines that a trained network must beat.
 
-Legend: N guides, H W image pixels.
+Legend: N guidance points, H W image pixels.
 """
 
 import math
 
 import numpy as np
-from scipy.interpolate import RBFInterpolator
 from scipy.ndimage import distance_transform_edt
-from skimage.color import rgb2lab
-from skimage.segmentation import random_walker
 
 from cmp.guidance.checks import check_points, check_size
 
-CHUNK_WEIGHTS = 1 << 20  # weights held at once by the inverse-distance sum: 8 MiB
-LARGEST_POWER = 64.0  # beyond it distances of some thousand px leave the range of float64
+CHUNK_WEIGHTS = 1 << 20  # weights in memory at once in the inverse-distance sum: 8 MiB
+LARGEST_POWER = 64.0  # with more, distances of some thousand px leave the range of float64
 
 
 def interpolate_nearest(points_yx: np.ndarray, vectors_xy: np.ndarray, size_hw: tuple[int, int]) -> np.ndarray:
-    """Give every pixel the motion of the guide nearest to it.
+    """Give every pixel the motion of the nearest guidance point.
 
     Args:
-        points_yx: (N, 2) integer positions (y, x) inside the image; of a point given twice the last counts.
-        vectors_xy: (N, 2) motion of each guide, px; x (right) then y (down).
+        points_yx: (N, 2) integer positions (y, x) inside the image; if a point is given twice, the last one is used.
+        vectors_xy: (N, 2) motion of each point, px; x (right) then y (down).
         size_hw: height and width of the image, px.
 
     Returns:
-        (H, W, 2) float32 flow, px; at a guide exactly its vector. Between equally near guides either may win.
-        Without guides: zeros.
+        (H, W, 2) float32 flow, px; at a point exactly its vector. Of equally near points either may be used. Without
+        points: zeros.
 
     Raises:
-        ValueError: points_yx or vectors_xy is not (N, 2), a vector is not finite, or a point lies outside the image.
+        ValueError: points_yx or vectors_xy is not (N, 2), a vector is not finite, or a point is outside the image.
     """
     points_yx, vectors_xy, size_hw = _checked(points_yx, vectors_xy, size_hw)
     if len(points_yx) == 0:
@@ -38,7 +35,7 @@ def interpolate_nearest(points_yx: np.ndarray, vectors_xy: np.ndarray, size_hw: 
     y, x = points_yx.T
     index = np.full(size_hw, -1)
     index[y, x] = np.arange(len(y))
-    # Guides are pixels, so the exact distance transform answers for all pixels at once, whatever N.
+    # Points are pixels, so the exact distance transform finds the nearest ones of all pixels at once, whatever N is.
     nearest_y, nearest_x = distance_transform_edt(index < 0, return_distances=False, return_indices=True)
     return vectors_xy[index[nearest_y, nearest_x]]
 
@@ -50,20 +47,20 @@ def interpolate_inverse_distance(
     power: float = 2.0,
     reach_px: float = math.inf,
 ) -> np.ndarray:
-    """Give every pixel the mean of all guides' motion, each weighted by 1 / distance^power.
+    """Give every pixel the mean motion of all guidance points, each weighted by 1 / distance^power.
 
-    With a reach, "nothing moves" takes part in the mean, at that distance from every pixel: motion fades out away from
-    guides, as it does in films in which most of the picture stands still.
+    With a reach, a vector of 0 takes part in the mean, at that distance from every pixel: motion fades out away from
+    the points, as it does in clips in which most of the image does not move.
 
     Args:
-        points_yx: (N, 2) integer positions (y, x) inside the image; of a point given twice the last counts.
-        vectors_xy: (N, 2) motion of each guide, px; x (right) then y (down).
+        points_yx: (N, 2) integer positions (y, x) inside the image; if a point is given twice, the last one is used.
+        vectors_xy: (N, 2) motion of each point, px; x (right) then y (down).
         size_hw: height and width of the image, px.
         power: above 0, at most 64: the larger, the closer to `interpolate_nearest`.
-        reach_px: at least 1; this far from its only guide a pixel gets half its motion.
+        reach_px: at least 1; at this distance from the only point a pixel gets half its motion.
 
     Returns:
-        (H, W, 2) float32 flow, px; at a guide exactly its vector. Without guides: zeros.
+        (H, W, 2) float32 flow, px; at a point exactly its vector. Without points: zeros.
 
     Raises:
         ValueError: as `interpolate_nearest`, or power or reach is out of range.
@@ -82,12 +79,12 @@ def interpolate_inverse_distance(
     y, x = points_yx.T
 
     squared_x = np.square(np.arange(width) - x[:, None], dtype=np.float64)  # (N, W)
-    rows_a_chunk = math.ceil(CHUNK_WEIGHTS / squared_x.size)
-    for top in range(0, height, rows_a_chunk):
-        rows = np.arange(top, min(top + rows_a_chunk, height))
+    rows_per_chunk = math.ceil(CHUNK_WEIGHTS / squared_x.size)
+    for top in range(0, height, rows_per_chunk):
+        rows = np.arange(top, min(top + rows_per_chunk, height))
         squared_y = np.square(rows - y[:, None], dtype=np.float64)  # (N, rows)
         weights = squared_y[:, :, None] + squared_x[:, None, :]  # (N, rows, W): distance^2
-        np.maximum(weights, 1, out=weights)  # only a guide's own pixel is nearer than 1, and that is set below
+        np.maximum(weights, 1, out=weights)  # only the pixel of the point itself is nearer than 1; it is set below
         if power == 2:  # a division is many times faster than a general power
             np.reciprocal(weights, out=weights)
         else:
@@ -101,53 +98,55 @@ def interpolate_inverse_distance(
 
 
 def interpolate_thin_plate(points_yx: np.ndarray, vectors_xy: np.ndarray, size_hw: tuple[int, int]) -> np.ndarray:
-    """Bend a thin plate through the guides: the smoothest field that meets them all; linear fields are met exactly.
+    """Fit a thin-plate spline: the smoothest field that has the motion of all points. Linear fields are exact.
 
     Args:
-        points_yx: (N, 2) integer positions (y, x) inside the image; of a point given twice the last counts.
-        vectors_xy: (N, 2) motion of each guide, px; x (right) then y (down).
+        points_yx: (N, 2) integer positions (y, x) inside the image; if a point is given twice, the last one is used.
+        vectors_xy: (N, 2) motion of each point, px; x (right) then y (down).
         size_hw: height and width of the image, px.
 
     Returns:
-        (H, W, 2) float32 flow, px; at a guide its vector, to rounding. With fewer than three guides, or all on one
-        line, where no plate is determined: that of `interpolate_nearest`.
+        (H, W, 2) float32 flow, px; at a point its vector, up to rounding. Fewer than three points, or points on one
+        line, do not determine a spline: the result is then that of `interpolate_nearest`.
 
     Raises:
         ValueError: as `interpolate_nearest`.
 
-    Source: Duchon, 1977; computed by scipy.
+    Source: Duchon, "Splines minimizing rotation-invariant semi-norms in Sobolev spaces", 1977; computed by scipy.
     """
     points_yx, vectors_xy, size_hw = _checked(points_yx, vectors_xy, size_hw)
     points_yx, vectors_xy = _last_of_each(points_yx, vectors_xy)
     if len(points_yx) < 3 or np.linalg.matrix_rank(points_yx - points_yx.mean(axis=0)) < 2:
         return interpolate_nearest(points_yx, vectors_xy, size_hw)
+    from scipy.interpolate import RBFInterpolator  # takes longer to import than the rest of the package
+
     plate = RBFInterpolator(points_yx.astype(float), vectors_xy.astype(float), kernel="thin_plate_spline")
-    pixels_yx = np.stack(np.mgrid[: size_hw[0], : size_hw[1]], axis=-1).reshape(-1, 2).astype(float)
+    pixels_yx = np.moveaxis(np.mgrid[: size_hw[0], : size_hw[1]], 0, -1).reshape(-1, 2).astype(float)
     return plate(pixels_yx).reshape(*size_hw, 2).astype(np.float32)
 
 
 def interpolate_edge_aware(
     points_yx: np.ndarray, vectors_xy: np.ndarray, image: np.ndarray, edge_weight: float = 1000.0
 ) -> np.ndarray:
-    """Let motion spread from the guides as random walkers do, which seldom cross edges of the image.
+    """Spread motion from the guidance points by random walks that seldom cross edges of the image.
 
-    A pixel's motion is the mean of the guides' by the probability that a walker from it comes to each of them first. It
-    takes half a second for 128 x 128 px and 20 guides.
+    A pixel's motion is the mean of the points' motion, each weighted by the probability that a walk from the pixel
+    reaches that point first. It takes half a second for 128 x 128 px and 20 points.
 
     Args:
-        points_yx: (N, 2) integer positions (y, x) inside the image; of a point given twice the last counts.
-        vectors_xy: (N, 2) motion of each guide, px; x (right) then y (down).
+        points_yx: (N, 2) integer positions (y, x) inside the image; if a point is given twice, the last one is used.
+        vectors_xy: (N, 2) motion of each point, px; x (right) then y (down).
         image: (H, W, 3) uint8 RGB.
-        edge_weight: how much steps across edges are shunned (skimage's beta), above 0.
+        edge_weight: how strongly steps across edges are avoided (skimage's beta), above 0.
 
     Returns:
-        (H, W, 2) float32 flow, px; at a guide exactly its vector. Without guides: zeros.
+        (H, W, 2) float32 flow, px; at a point exactly its vector. Without points: zeros.
 
     Raises:
         ValueError: as `interpolate_nearest`, or image is not (H, W, 3) uint8.
 
-    Source: Grady, "Random Walks for Image Segmentation", PAMI 2006, computed by scikit-image in CIELAB. It stands for
-    EpicFlow's edge-aware interpolation (Revaud et al., CVPR 2015), whose implementation is in opencv-contrib alone.
+    Source: Grady, "Random Walks for Image Segmentation", PAMI 2006, computed by scikit-image in CIELAB. It replaces
+    EpicFlow's edge-aware interpolation (Revaud et al., CVPR 2015), which only opencv-contrib implements.
     """
     if getattr(image, "dtype", None) != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
         raise ValueError(f"image must be (H, W, 3) uint8, got {getattr(image, 'shape', type(image))}")
@@ -159,10 +158,13 @@ def interpolate_edge_aware(
     labels[points_yx[:, 0], points_yx[:, 1]] = np.arange(1, len(points_yx) + 1)
     if labels.all():
         return interpolate_nearest(points_yx, vectors_xy, size_hw)
-    colours = rgb2lab(image) / 100
-    if not colours.any():
-        colours[..., 0] = 1  # skimage divides by the deviation of all numbers, which a black image does not have
-    reached = random_walker(colours, labels, edge_weight, mode="cg_j", return_full_prob=True, channel_axis=2)
+    from skimage.color import rgb2lab
+    from skimage.segmentation import random_walker  # these, too, are imported where they are needed
+
+    colors = rgb2lab(image) / 100
+    if not colors.any():
+        colors[..., 0] = 1  # skimage divides by the standard deviation, which is 0 for a black image
+    reached = random_walker(colors, labels, edge_weight, mode="cg_j", return_full_prob=True, channel_axis=2)
     reached /= reached.sum(axis=0)  # (N, H, W); the solver stops at a thousandth
     flow = np.tensordot(reached, vectors_xy, axes=(0, 0)).astype(np.float32)
     flow[points_yx[:, 0], points_yx[:, 1]] = vectors_xy
@@ -170,7 +172,7 @@ def interpolate_edge_aware(
 
 
 def _last_of_each(points_yx: np.ndarray, vectors_xy: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Of a point given twice only the last: np.unique finds first places, so it is asked from behind."""
+    """Of a point given twice keep only the last. np.unique finds first positions, so the order is reversed for it."""
     _, from_end = np.unique(points_yx[::-1], axis=0, return_index=True)
     return points_yx[::-1][from_end], vectors_xy[::-1][from_end]
 

@@ -1,4 +1,4 @@
-"""An image set in motion by flow: pixels thrown to where they go or fetched from where they were, holes filled.
+"""Move an image along its flow: splat pixels to where they go, or fetch them from where they were; fill holes.
 
 Legend: B batch, C channels, H W pixels.
 """
@@ -11,7 +11,11 @@ import torch
 import torch.nn.functional as F
 
 from cmp.flow import warp_backward
+from cmp.inference.inputs import points_to_guidance, resize_image, working_size
+from cmp.inference.propagator import MotionPropagator
+from cmp.inference.trajectories import resize_arrows, resize_flow_batch, resize_tracks, tracks_to_guidance
 
+PIXELS_AT_ONCE = 1 << 21  # of the flows that `flows_of_tracks` keeps in memory
 METHODS = ("splat", "backward")
 COVERED = 0.5  # pixels: with less than this landed on it, a pixel counts as uncovered
 
@@ -19,17 +23,17 @@ COVERED = 0.5  # pixels: with less than this landed on it, a pixel counts as unc
 def splat_forward(
     image: torch.Tensor, flow: torch.Tensor, importance: torch.Tensor | None = None
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Throw every pixel to where its flow points; where several land, a softmax over their importance decides.
+    """Move every pixel to where its flow points; where several land, a softmax of their importance averages them.
 
     Args:
         image: (B, C, H, W) floating.
-        flow: (B, 2, H, W) px from this image to the new one; a pixel shares itself bilinearly among its 4 neighbours.
-        importance: (B, 1, H, W): the larger by about 5, the more surely in front. None: the length of the flow, so
-            that what moves passes in front of what stands.
+        flow: (B, 2, H, W) px from this image to the new one; a pixel is divided bilinearly among 4 neighbors.
+        importance: (B, 1, H, W): a pixel whose importance is larger by about 5 is in front. None: the length of the
+            flow, so that what moves passes in front of what does not.
 
     Returns:
         The new image (B, C, H, W), 0 where nothing landed, and how much landed, (B, 1, H, W), in pixels: below 1 at the
-        rims of holes, 0 in them. Pixels whose flow is not finite are left out.
+        edges of holes, 0 in them. Pixels whose flow is not finite are left out.
 
     Raises:
         ValueError: shapes do not fit, or image or flow is not floating.
@@ -50,7 +54,7 @@ def splat_forward(
         importance = flow.norm(dim=1, keepdim=True)
     elif importance.shape != (batch, 1, height, width):
         raise ValueError(f"importance must be {(batch, 1, height, width)}, got {tuple(importance.shape)}")
-    # A constant does not change a softmax; this one keeps exp in range, and the floor keeps what is behind above 0.
+    # A constant does not change a softmax; this one keeps exp in range, and the minimum keeps what is behind above 0.
     importance = (importance.float() - importance.amax(dim=(1, 2, 3), keepdim=True).float()).clamp(min=-60)
     weight = importance.exp() * known
     layers = torch.cat((image * weight, weight, known.float()), dim=1).flatten(2)  # (B, C + 2, H * W)
@@ -66,12 +70,12 @@ def splat_forward(
         target = (row.clamp(0, height - 1) * width + column.clamp(0, width - 1)).long().flatten(1)
         total.scatter_add_(2, target[:, None].expand_as(layers), layers * share.flatten(1)[:, None])
     total = total.unflatten(2, (height, width))
-    colour, weight, landed = total[:, :channels], total[:, channels:-1], total[:, -1:]
-    return torch.where(weight > 0, colour / weight.clamp(min=torch.finfo(weight.dtype).tiny), 0), landed
+    color, weight, landed = total[:, :channels], total[:, channels:-1], total[:, -1:]
+    return torch.where(weight > 0, color / weight.clamp(min=torch.finfo(weight.dtype).tiny), 0), landed
 
 
 def fill_holes(image: torch.Tensor, landed: torch.Tensor) -> torch.Tensor:
-    """Fill what nothing landed on from coarser and coarser averages of what is around it.
+    """Fill pixels on which nothing landed from coarser and coarser averages of what is around them.
 
     Args:
         image: (B, C, H, W) floating.
@@ -95,10 +99,10 @@ def fill_holes(image: torch.Tensor, landed: torch.Tensor) -> torch.Tensor:
 
 
 def fill_from_behind(image: torch.Tensor, landed: torch.Tensor, length: torch.Tensor) -> torch.Tensor:
-    """Fill what nothing landed on with what stands around it, rather than with what moves.
+    """Fill pixels on which nothing landed with the still pixels around them, rather than with moving ones.
 
-    What is uncovered lay behind what has left. Of the pixels within reach of the longest motion, those that move less
-    than half way between the slowest and the fastest of them count as standing.
+    An uncovered area was behind the object that left it. Of the pixels within reach of the longest motion, those that
+    move less than half way between the slowest and the fastest of them count as still.
 
     Args:
         image: (B, C, H, W) floating.
@@ -112,15 +116,15 @@ def fill_from_behind(image: torch.Tensor, landed: torch.Tensor, length: torch.Te
     reach = min(int(length.max()) + 1, max(image.shape[2:]))
     fastest = _max_filter(torch.where(there, length, -torch.inf), reach)
     slowest = -_max_filter(torch.where(there, -length, -torch.inf), reach)
-    standing = there & ((length <= (fastest + slowest) / 2) | (fastest - slowest < 1))
+    still = there & ((length <= (fastest + slowest) / 2) | (fastest - slowest < 1))
     sure = landed.clamp(0, 1)
-    return sure * image + (1 - sure) * fill_holes(image, sure * standing)
+    return sure * image + (1 - sure) * fill_holes(image, sure * still)
 
 
 def _max_filter(x: torch.Tensor, reach: int) -> torch.Tensor:
     """(B, 1, H, W) largest value within reach px along both axes; a large reach goes up to a quarter farther."""
     height, width = x.shape[2:]
-    step = max(1, reach // 8)  # by cells of so many pixels: exact windows would take seconds for a large picture
+    step = max(1, reach // 8)  # cells of this many pixels: exact windows would take seconds for a large image
     cells = -(-reach // step)
     x = F.max_pool2d(x, step, ceil_mode=True)
     x = F.max_pool2d(x, (2 * cells + 1, 1), stride=1, padding=(cells, 0))
@@ -129,14 +133,14 @@ def _max_filter(x: torch.Tensor, reach: int) -> torch.Tensor:
 
 
 def reverse_flow(flow: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Flow from the new image back to this one: each vector thrown to where it points, turned round, holes filled.
+    """Reverse a flow: move each vector to where it points, negate it, and fill the holes.
 
     Args:
         flow: (B, 2, H, W) floating px. Where vectors collide the longest wins, as in `splat_forward`.
 
     Returns:
-        (B, 2, H, W) float32 px, and how much landed, (B, 1, H, W) px: what is 0 there is filled, by the slower
-        neighbours rather than by the faster, because what is uncovered lies behind.
+        (B, 2, H, W) float32 px, and how much landed, (B, 1, H, W) px: where it is 0 the flow is filled,
+        from slower neighbors rather than from faster ones, because what is uncovered is behind.
 
     Raises:
         ValueError: flow is not floating (B, 2, H, W).
@@ -146,9 +150,9 @@ def reverse_flow(flow: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def visible_pixels(flow: torch.Tensor, *, tolerance_px: float = 1.0) -> torch.Tensor:
-    """Which pixels are still seen in the image that the flow leads to: inside it, and not under another one.
+    """Find the pixels that are still visible in the image that the flow leads to: inside it, and not covered.
 
-    There and back again: a pixel is hidden where the reversed flow at its target does not lead back to it.
+    A pixel is hidden if the reversed flow at its target does not lead back to it.
 
     Args:
         flow: (B, 2, H, W) floating px.
@@ -160,7 +164,7 @@ def visible_pixels(flow: torch.Tensor, *, tolerance_px: float = 1.0) -> torch.Te
     Raises:
         ValueError: flow is not floating (B, 2, H, W), or tolerance_px is not above 0.
 
-    Which of two colliding pixels is in front no flow tells: the longer way is taken to be.
+    Flow does not show which of two colliding pixels is in front: the one that moved farther is assumed to be.
     """
     if not tolerance_px > 0:
         raise ValueError(f"tolerance_px must be above 0, got {tolerance_px}")
@@ -173,13 +177,13 @@ def visible_pixels(flow: torch.Tensor, *, tolerance_px: float = 1.0) -> torch.Te
 def animate(
     image: np.ndarray, flow: np.ndarray, num_frames: int, *, method: str = "splat", return_uncovered: bool = False
 ) -> Iterator[np.ndarray] | Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Frames in which the image moves along its flow, evenly in time, from where it is to the whole of the flow.
+    """Draw frames in which the image moves along its flow, evenly in time, from no motion to the whole flow.
 
     Args:
         image: (H, W, 3) uint8 RGB.
         flow: (H, W, 2) floating px of the whole motion.
         num_frames: at least 2; the first frame is the image itself.
-        method: "splat": pixels are thrown to where they go and holes filled with the colours of what is behind.
+        method: "splat": pixels are moved to where they go and holes filled with the colors of what is behind.
             "backward": the flow is reversed and pixels are fetched from where they were: sharper, but what is uncovered
             shows the image again, often the object that has just left.
         return_uncovered: yield pairs: the frame, and where it shows what the image does not (where nothing landed).
@@ -195,20 +199,90 @@ def animate(
         raise ValueError(f"flow must be {(*image.shape[:2], 2)} and floating, got {flow.shape} {flow.dtype}")
     if not isinstance(num_frames, (int, np.integer)) or num_frames < 2:
         raise ValueError(f"num_frames must be a whole number of at least 2, got {num_frames!r}")
-    # The longest way of all lies in front in every frame: one order for the whole film.
+    # What moves farthest is in front in every frame: one order for the whole video.
     in_front = np.linalg.norm(np.nan_to_num(flow, posinf=0, neginf=0), axis=2)
     frames = (_move(image, flow * (i / (num_frames - 1)), method, in_front) for i in range(num_frames))
     return frames if return_uncovered else (frame for frame, _ in frames)
 
 
+def flow_of_arrows(
+    propagator: MotionPropagator,
+    image: np.ndarray,
+    points_xy: np.ndarray,
+    vectors_xy: np.ndarray,
+    *,
+    short_side_px: int | None = None,
+) -> np.ndarray:
+    """Flow of an image from arrows, predicted at the size that suits the network and returned at the image's.
+
+    Args:
+        propagator: the network.
+        image: (H, W, 3) uint8 RGB.
+        points_xy, vectors_xy: (P, 2) px of the image, as `MotionPropagator.predict` takes them.
+        short_side_px: the network sees the image at this short side, arrows are scaled with it. None: as it is.
+
+    Returns:
+        (2, H, W) float32 px.
+
+    Raises:
+        ValueError: as `MotionPropagator.predict`; short_side_px is below 1 or makes the image too large.
+    """
+    size_hw = image.shape[:2]
+    points, vectors = np.asarray(points_xy, np.float64), np.asarray(vectors_xy, np.float64)
+    points_to_guidance(points, vectors, size_hw)  # errors give positions of the image that the caller knows
+    work_hw = working_size(size_hw, short_side_px, propagator.max_pixels)
+    points, vectors = resize_arrows(points, vectors, size_hw, work_hw)
+    flow = propagator.predict(resize_image(image, work_hw), points, vectors)
+    return _to_size(flow, size_hw)[0].cpu().numpy()
+
+
+def flows_of_tracks(
+    propagator: MotionPropagator, image: np.ndarray, tracks: np.ndarray, *, short_side_px: int | None = None
+) -> Iterator[np.ndarray]:
+    """Flow from an image to each later frame of its tracks, some frames at a time: memory does not grow with them.
+
+    Args:
+        propagator: the network; it encodes the image once.
+        image: (H, W, 3) uint8 RGB, frame 0.
+        tracks: (N, T, 2) px, T at least 2, as `interpolate_tracks` gives them.
+        short_side_px: see `flow_of_arrows`.
+
+    Yields:
+        T - 1 flows (2, H, W) float32 px.
+
+    Raises:
+        ValueError: as `tracks_to_guidance`; short_side_px is below 1 or makes the image too large.
+    """
+    size_hw = image.shape[:2]
+    tracks_to_guidance(tracks[:, :2], size_hw)  # errors give positions of the image that the caller knows
+    work_hw = working_size(size_hw, short_side_px, propagator.max_pixels)
+    if work_hw != size_hw:
+        tracks = resize_tracks(tracks, size_hw, work_hw)
+    encoded = propagator.encode(resize_image(image, work_hw))
+    at_once = max(1, PIXELS_AT_ONCE // (size_hw[0] * size_hw[1]))
+    for first in range(1, tracks.shape[1], at_once):
+        some = np.concatenate((tracks[:, :1], tracks[:, first : first + at_once]), axis=1)
+        flows = propagator.predict_dense(encoded, *tracks_to_guidance(some, work_hw))
+        yield from _to_size(flows, size_hw).cpu().numpy()
+
+
+def _to_size(flow: torch.Tensor, size_hw: tuple[int, int]) -> torch.Tensor:
+    return flow if tuple(flow.shape[2:]) == tuple(size_hw) else resize_flow_batch(flow, size_hw)
+
+
 def animate_flows(
-    image: np.ndarray, flows: np.ndarray, *, method: str = "splat", return_uncovered: bool = False
+    image: np.ndarray,
+    flows: np.ndarray | Iterator[np.ndarray],
+    *,
+    method: str = "splat",
+    return_uncovered: bool = False,
 ) -> Iterator[np.ndarray] | Iterator[tuple[np.ndarray, np.ndarray]]:
     """The image, then the image moved along each flow in turn.
 
     Args:
         image: (H, W, 3) uint8 RGB.
-        flows: (T, 2, H, W) floating px from the image to each frame, as the propagator gives them.
+        flows: (T, 2, H, W) floating px from the image to each frame, as the propagator gives them; or an iterator over
+            T flows (2, H, W), which are read one by one.
         method, return_uncovered: see `animate`.
 
     Yields:
@@ -217,12 +291,21 @@ def animate_flows(
     Raises:
         ValueError: shapes or dtypes are others, or another method.
     """
-    image, flows = _as_image(image, method), np.asarray(flows)
-    if flows.ndim != 4 or flows.shape[1:] != (2, *image.shape[:2]) or flows.dtype.kind != "f":
+    image = _as_image(image, method)
+    if isinstance(flows, Iterator):
+        flows = _checked_flows(flows, image.shape[:2])
+    elif (flows := np.asarray(flows)).ndim != 4 or flows.shape[1:] != (2, *image.shape[:2]) or flows.dtype.kind != "f":
         raise ValueError(f"flows must be (T, 2, {image.shape[0]}, {image.shape[1]}) floating, got {flows.shape}")
     moved = (_move(image, flow.transpose(1, 2, 0), method) for flow in flows)
     frames = chain([(image, np.zeros(image.shape[:2], bool))], moved)
     return frames if return_uncovered else (frame for frame, _ in frames)
+
+
+def _checked_flows(flows: Iterator[np.ndarray], size_hw: tuple[int, int]) -> Iterator[np.ndarray]:
+    for flow in flows:
+        if flow.shape != (2, *size_hw) or flow.dtype.kind != "f":
+            raise ValueError(f"flows must be (2, {size_hw[0]}, {size_hw[1]}) floating, got {flow.shape} {flow.dtype}")
+        yield flow
 
 
 def _as_image(image: np.ndarray, method: str) -> np.ndarray:

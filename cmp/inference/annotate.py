@@ -1,4 +1,4 @@
-"""Clicks to a mask: what moves along when the clicked point is moved belongs to the object.
+"""Segment an object from clicks: what moves when the clicked point is moved belongs to the object.
 
 Legend: N clicks, M negative clicks, H W image pixels.
 """
@@ -8,8 +8,10 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
+from cmp.inference.inputs import resize_image, working_size
 from cmp.inference.propagator import EncodedImage, MotionPropagator
 from cmp.inference.trajectories import resize_tracks
+from cmp.pixels import is_inside, nearest_pixel
 
 DIRECTIONS_XY = np.array([[1, 0], [-1, 0], [0, 1], [0, -1]], np.float64)  # right, left, down, up
 
@@ -34,23 +36,24 @@ def segment_from_clicks(
         propagator: the network.
         image: (H, W, 3) uint8 RGB.
         clicks_xy: (N, 2) px (x, y) on the object, N at least 1.
-        negative_xy: (M, 2) px beside the object: guides that stand still. M may be 0.
+        negative_xy: (M, 2) px outside the object: guidance points without motion. M may be 0.
         threshold: the mask is where the score is above it, in 0..1.
         length_px: of the four motions, at the size the network works on.
         short_side_px: resize the image to this before the network sees it, best near what the network was trained on;
             the score is resized back. None: the image as it is.
-        encoded: what the propagator's `encode` made of the image, to spare it doing so again; without short_side_px.
+        encoded: the result of the propagator's `encode` for the image, so that it is not encoded again; only without
+            short_side_px.
 
     Returns:
-        Score (H, W) float32 in 0..1 and mask (H, W) bool. A network that answers with no motion at all gives zeros.
+        Score (H, W) float32 in 0..1 and mask (H, W) bool. Zeros if the network predicts no motion at all.
 
     Raises:
         ValueError: a shape or dtype is another, a click is not finite, lies outside the image or is positive and
             negative at once, there is no positive one, threshold, length_px or short_side_px is out of range,
             or encoded is of another image.
 
-    Source: the authors' semi-automatic annotation (Zhan et al., CVPR 2019): four directions, mean of the normalised
-    lengths, threshold 0.5. By what they normalise is not said; the maximum, the length and the size are ours.
+    Source: the semi-automatic annotation of Zhan et al., CVPR 2019: four directions, mean of the normalized lengths,
+    threshold 0.5. The paper does not state by what it normalizes; the maximum, the length and the size are ours.
     """
     image = np.asarray(image)
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or image.size == 0:
@@ -72,21 +75,10 @@ def segment_from_clicks(
             f"{encoded.size_hw} with short_side_px={short_side_px}"
         )
 
-    work_hw = (height, width)
-    if short_side_px is not None:
-        if not short_side_px >= 1:  # NaN is not
-            raise ValueError(f"short_side_px must be at least 1, got {short_side_px}")
-        ratio = short_side_px / min(work_hw)
-        work_hw = tuple(max(1, round(side * ratio)) for side in work_hw)
-        if work_hw[0] * work_hw[1] > propagator.max_pixels:
-            raise ValueError(
-                f"short_side_px must keep the image below {propagator.max_pixels} pixels, got {short_side_px}: "
-                f"{work_hw[0]} x {work_hw[1]}"
-            )
-        smaller = short_side_px < min(height, width)
-        image = cv2.resize(image, work_hw[::-1], interpolation=cv2.INTER_AREA if smaller else cv2.INTER_CUBIC)
+    work_hw = working_size((height, width), short_side_px, propagator.max_pixels)
+    image = resize_image(image, work_hw)
     points = resize_tracks(np.concatenate((clicks, negative)), (height, width), work_hw)
-    points = np.clip(np.floor(points + 0.5), 0, np.array(work_hw[::-1]) - 1)  # x by width, y by height
+    points = nearest_pixel(points, within=work_hw[::-1])
     at_once = (points[: len(clicks), None] == points[None, len(clicks) :]).all(axis=2)
     if at_once.any():
         x, y = clicks[at_once.any(axis=1)][0]
@@ -114,7 +106,7 @@ def draw_mask(
     *,
     color: tuple[int, int, int] = (255, 40, 90),
 ) -> np.ndarray:
-    """Draw a mask over a copy of a picture: tinted and outlined, with a green dot a click and a red one a negative.
+    """Draw a mask over a copy of an image: tinted and outlined, a green dot per click, a red dot per negative click.
 
     Args:
         image: (H, W, 3) uint8 RGB. Not changed.
@@ -137,16 +129,16 @@ def draw_mask(
         _as_clicks(clicks_xy, "clicks_xy", mask.shape),
         _as_clicks(negative_xy, "negative_xy", mask.shape),
     )
-    picture = image.copy()
-    picture[mask] = np.round(0.55 * image[mask] + 0.45 * np.array(color)).astype(np.uint8)
+    drawn = image.copy()
+    drawn[mask] = np.round(0.55 * image[mask] + 0.45 * np.array(color)).astype(np.uint8)
     size = max(1, round(min(mask.shape) / 150))
     outlines, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
-    cv2.drawContours(picture, outlines, -1, color, size)
+    cv2.drawContours(drawn, outlines, -1, color, size)
     for points, inner in ((clicks, (40, 230, 60)), (negative, (240, 30, 30))):
-        for x, y in np.floor(points + 0.5).astype(int).tolist():
-            cv2.circle(picture, (x, y), 3 * size + 1, (255, 255, 255), -1, cv2.LINE_AA)
-            cv2.circle(picture, (x, y), 2 * size + 1, inner, -1, cv2.LINE_AA)
-    return picture
+        for x, y in nearest_pixel(points).astype(int).tolist():
+            cv2.circle(drawn, (x, y), 3 * size + 1, (255, 255, 255), -1, cv2.LINE_AA)
+            cv2.circle(drawn, (x, y), 2 * size + 1, inner, -1, cv2.LINE_AA)
+    return drawn
 
 
 def _as_clicks(clicks_xy, name: str, size_hw: tuple[int, int]) -> np.ndarray:
@@ -162,8 +154,7 @@ def _as_clicks(clicks_xy, name: str, size_hw: tuple[int, int]) -> np.ndarray:
     if not np.isfinite(clicks).all():
         raise ValueError(f"{name} must be finite, got NaN or infinity")
     height, width = size_hw
-    nearest = np.floor(clicks + 0.5)
-    outside = (nearest < 0).any(axis=1) | (nearest[:, 0] >= width) | (nearest[:, 1] >= height)
+    outside = ~is_inside(clicks, (width, height))
     if outside.any():
         x, y = clicks[outside][0]
         raise ValueError(

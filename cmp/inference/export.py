@@ -1,4 +1,4 @@
-"""The propagator as a graph for other runtimes: ONNX or torch.export, proven by running what was written.
+"""Export the propagator as a graph for other runtimes, ONNX or torch.export, and check it by running it.
 
 Legend: B batch (an image and its guidance each), H W image pixels.
 """
@@ -6,9 +6,8 @@ Legend: B batch (an image and its guidance each), H W image pixels.
 import hashlib
 import importlib.util
 import json
-import os
-import tempfile
 import warnings
+import zipfile
 from os import PathLike
 from pathlib import Path
 from typing import NamedTuple
@@ -18,17 +17,20 @@ import torch
 from torch import nn
 from torch.export import Dim
 
+from cmp.files import NewFile, check_paths, move_into_place, staging_folder, write_file
 from cmp.inference.propagator import MotionPropagator, load_propagator
 from cmp.version import __version__
+from cmp.weights import parse_json
 
 GRAPH_FORMATS = ("onnx", "torch_export")
 TOLERANCE = 1e-3  # of the largest flow: ten times what another convolution library makes of the published network
 INPUTS = ("image", "sparse", "mask")
 METADATA_NAME = "cmp_metadata.json"  # inside a torch.export archive
+MAX_METADATA_BYTES = 1 << 20
 
 
 class GraphCheck(NamedTuple):
-    """What running a written graph showed, beside `MotionPropagator.predict_dense` on the same inputs."""
+    """What running a written graph showed, compared with `MotionPropagator.predict_dense` on the same inputs."""
 
     runtime: str  # name and version; only the name where it is not installed
     shapes: tuple[tuple[int, int, int], ...]  # (B, H, W) tried; empty: not checked
@@ -55,10 +57,10 @@ class GraphReport(NamedTuple):
 
 
 class PropagatorGraph(nn.Module):
-    """A propagator as tensors to tensor, nothing else: what is exported.
+    """The part of a propagator that is exported: from tensors to a tensor, without checks.
 
     From image (B, 3, H, W) float32 in 0..1, sparse (B, 2, H, W) px and mask (B, 1, H, W) to flow (B, 2, H, W) px; H and
-    W are multiples of the propagator's stride. Nothing is checked.
+    W are multiples of the propagator's stride.
     """
 
     def __init__(self, propagator: MotionPropagator) -> None:
@@ -84,9 +86,9 @@ def graph_metadata(propagator: MotionPropagator) -> dict[str, str]:
     inside = f"(255 * x - {mean}) / {std}" if propagator.normalize == "imagenet" else "2 * x - 1"
     return {
         "input.image": f"float32 (batch, 3, height, width), RGB in 0..1; the graph itself applies {inside}",
-        "input.sparse": "float32 (batch, 2, height, width), px: motion at the guides, channel 0 to the right, 1 down; "
+        "input.sparse": "float32 (batch, 2, height, width), px: motion at the points, channel 0 to the right, 1 down; "
         "0 elsewhere",
-        "input.mask": "float32 (batch, 1, height, width): 1 where a guide is, else 0",
+        "input.mask": "float32 (batch, 1, height, width): 1 where a point is, else 0",
         "output.flow": "float32 (batch, 2, height, width), px, channels as in sparse",
         "stride_px": str(stride),
         "least_side_px": str(least),
@@ -114,17 +116,17 @@ def export_propagator(
     """Write a propagator as a graph with free batch, height and width, after running it at two sizes.
 
     Args:
-        checkpoint: ours or the authors'.
+        checkpoint: ours or Zhan et al.'s.
         out: file to write: .onnx, or .pt2 for torch.export.
         format: "onnx" or "torch_export".
         normalize, max_flow_px, alexnet_stride: see `load_propagator`.
         overwrite: replace an existing file that was made of something else.
 
     Returns:
-        What was written and what running it showed. Where onnxruntime is not installed, nothing is claimed.
+        What was written and what running it showed. Where onnxruntime is not installed, nothing was checked.
 
     Raises:
-        FileNotFoundError: there is no such checkpoint.
+        FileNotFoundError: the checkpoint does not exist.
         FileExistsError: out exists and was made of something else.
         ModuleNotFoundError: "onnx" without the packages onnx and onnxscript.
         ValueError: the checkpoint is broken, an argument is none of those offered, or the graph computes something
@@ -136,6 +138,7 @@ def export_propagator(
     suffix = {"onnx": ".onnx", "torch_export": ".pt2"}[format]
     if out.suffix != suffix:
         raise ValueError(f"out must end in {suffix} for {format}, got {out}")
+    check_paths(reads={"CHECKPOINT": checkpoint}, writes={"OUT": out})
     if format == "onnx":
         missing = [name for name in ("onnx", "onnxscript") if importlib.util.find_spec(name) is None]
         if missing:
@@ -154,31 +157,29 @@ def export_propagator(
         if not overwrite:
             raise FileExistsError(f"{out} exists and was made of something else")
 
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=out.parent, prefix=".export-") as folder:
-        path = Path(folder) / out.name
+    with staging_folder(out) as folder:
+        path = folder / out.name
         write_graph(propagator, path, format, metadata)
         check = check_graph(propagator, path)
-        with open(path, "rb") as file:
-            os.fsync(file.fileno())
-        os.replace(path, out)
+        move_into_place(path, out)
     return GraphReport(out, True, metadata, check)
 
 
 def write_graph(propagator: MotionPropagator, path: Path, format: str, metadata: dict[str, str]) -> None:
     """Trace the propagator with free sizes and save it with its metadata."""
     stride, least = propagator.stride_px, least_side_px(propagator)
-    # No two sizes alike, and none 1: the tracer would take equal ones for one, and a 1 for always 1.
+    # All sizes differ and none is 1: the tracer would treat equal sizes as one, and a size of 1 as constant.
     inputs = _example(2, least + stride, least + 3 * stride)
     height, width = (stride * Dim(name, min=least // stride) for name in ("rows", "columns"))
     sizes = {0: Dim("batch"), 2: height, 3: width}
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the exporters' own, none of them about the result
+        warnings.simplefilter("ignore")  # of the exporters, none of them about the result
         program = torch.export.export(
             PropagatorGraph(propagator).eval(), inputs, dynamic_shapes=(sizes,) * 3, strict=False
         )
         if format == "torch_export":
-            torch.export.save(program, path, extra_files={METADATA_NAME: json.dumps(metadata)})
+            with NewFile(path) as file:
+                torch.export.save(program, file, extra_files={METADATA_NAME: json.dumps(metadata)})
             return
         graph = torch.onnx.export(
             program, dynamo=True, input_names=list(INPUTS), output_names=["flow"], verbose=False, external_data=False
@@ -186,15 +187,15 @@ def write_graph(propagator: MotionPropagator, path: Path, format: str, metadata:
     for value in (*graph.model.graph.inputs, *graph.model.graph.outputs):
         value.shape = type(value.shape)(["batch", value.shape[1], "height", "width"])
     graph.model.metadata_props.update(metadata)
-    graph.save(path, external_data=False)
+    write_file(path, graph.model_proto.SerializeToString())
 
 
 def read_graph_metadata(path: str | PathLike) -> dict[str, str]:
-    """What an exported file says about how it is fed.
+    """What an exported file states about its inputs.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: it is no .onnx or .pt2 written here.
+        FileNotFoundError: the file does not exist.
+        ValueError: it is not an .onnx or .pt2 file that was written here.
     """
     path = Path(path)
     if not path.is_file():
@@ -203,22 +204,33 @@ def read_graph_metadata(path: str | PathLike) -> dict[str, str]:
         if path.suffix == ".onnx":
             import onnx
 
-            metadata = {entry.key: entry.value for entry in onnx.load(path).metadata_props}
+            # Files that the graph names are not read: the metadata is in the file itself.
+            metadata = {entry.key: entry.value for entry in onnx.load(path, load_external_data=False).metadata_props}
         else:
-            extra = {METADATA_NAME: ""}
-            torch.export.load(path, extra_files=extra)
-            metadata = json.loads(extra[METADATA_NAME])
+            metadata = _archived_metadata(path)
     except ModuleNotFoundError:
         raise
     except Exception as error:  # each library has its own errors for a broken file
         raise ValueError(f"{path} cannot be read as an exported graph: {error}") from error
     if "input.image" not in metadata:
-        raise ValueError(f"{path} was not written by this package: it does not say how it is fed")
+        raise ValueError(f"{path} was not written by this package: it does not describe its inputs")
+    return metadata
+
+
+def _archived_metadata(path: Path) -> dict:
+    """The metadata in a torch.export archive, without loading the program, which would unpickle what is in it."""
+    with zipfile.ZipFile(path) as archive:
+        (entry,) = (e for e in archive.infolist() if e.filename.rpartition("/")[2] == METADATA_NAME)
+        if entry.file_size > MAX_METADATA_BYTES:
+            raise ValueError(f"its metadata has {entry.file_size} bytes, at most {MAX_METADATA_BYTES} are read")
+        metadata = parse_json(archive.read(entry).decode("utf-8"), source=METADATA_NAME)
+    if not isinstance(metadata, dict):
+        raise ValueError("its metadata is not a mapping")
     return metadata
 
 
 def check_graph(propagator: MotionPropagator, path: Path) -> GraphCheck:
-    """Run a written graph on inputs of two shapes, none of them the traced one, beside the propagator itself.
+    """Run a written graph on inputs of two shapes that were not traced, and compare it with the propagator.
 
     Raises:
         ValueError: the two differ by more than rounding.
@@ -258,7 +270,7 @@ def check_graph(propagator: MotionPropagator, path: Path) -> GraphCheck:
 
 
 def _example(batch: int, height: int, width: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Noise, with a guide in about every 500th pixel; the last of several has none."""
+    """Noise, with a guidance point in about every 500th pixel; the last of several images has none."""
     random = torch.Generator().manual_seed(0)
     image = torch.rand(batch, 3, height, width, generator=random)
     mask = (torch.rand(batch, 1, height, width, generator=random) < 2e-3).float()

@@ -1,56 +1,96 @@
-"""What callers hand to the propagator, in the one form it works on, or a refusal that names the argument.
+"""Convert what callers pass to the propagator into the one form it works on; errors name the argument.
 
 Legend: N images, T guidance sets, P points, H W image pixels.
 """
 
-import warnings
 from collections.abc import Sequence
 from os import PathLike
 from pathlib import Path
 
+import cv2
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
 
-MAX_PIXELS = 1 << 23  # a 4K frame passes; a ResNet-50 holds some gigabytes of features for it
-FAR_OUTSIDE = 0.1  # resampling overshoots 0..1 by a little; 0..255 or normalised images are far outside
+from cmp import images
+from cmp.pixels import is_inside, nearest_pixel, size_at_short_side
+
+MAX_PIXELS = 1 << 23  # a 4K frame is accepted; a ResNet-50 needs some gigabytes for its features
+MAX_PHOTO_PIXELS = 1 << 26  # of a file that is shrunk before the network sees it: 200 MB as RGB
+SAMPLES = {"astronaut": "astronaut", "cat": "chelsea", "coffee": "coffee", "rocket": "rocket"}  # of skimage.data
+FAR_OUTSIDE = 0.1  # resampling overshoots 0..1 by a little; 0..255 or normalized images are far outside
 
 
 def read_image(path: str | PathLike, max_pixels: int = MAX_PIXELS) -> np.ndarray:
-    """A picture file as (H, W, 3) uint8 RGB, upright as viewers show it.
+    """An image file as (H, W, 3) uint8 RGB, upright as viewers show it; see `cmp.images` for rules and errors.
+
+    A name of `SAMPLES` that is not a file is that photograph of scikit-image.
+    """
+    if str(path) in SAMPLES and not Path(path).exists():
+        from skimage import data
+
+        return getattr(data, SAMPLES[str(path)])()
+    return images.read_image(path, max_pixels=max_pixels)
+
+
+def read_photo(path: str | PathLike, short_side_px: int | None) -> np.ndarray:
+    """As `read_image`; up to MAX_PHOTO_PIXELS if the network will see the image at a smaller short side.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: it is no picture that Pillow reads, is broken, or has more than max_pixels pixels.
+        FileNotFoundError, ValueError: as `read_image`; the message offers --short-side where that helps.
     """
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"no such image: {path}")
+    if short_side_px is not None:
+        return read_image(path, MAX_PHOTO_PIXELS)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the size is checked here, before decoding
-            image = Image.open(path)
-        _check_size((image.height, image.width), max_pixels)
-        return np.array(as_rgb(ImageOps.exif_transpose(image)))
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise ValueError(f"{path} cannot be read as an image: {error}") from error
+        return read_image(path)
+    except ValueError as error:
+        if "pixels" not in str(error):
+            raise
+        raise ValueError(f"{error}, or give --short-side PX, the size for the network") from error
 
 
-def as_rgb(image: Image.Image) -> Image.Image:
-    """Any picture in 8-bit RGB; greys of 16 bits and of floats by their own range, which Pillow would clip to white."""
-    if image.mode[0] in "IF":
-        values = np.asarray(image, np.float32)
-        low, high = float(np.nanmin(values)), float(np.nanmax(values))
-        values = 255 * (np.nan_to_num(values) - low) / max(high - low, 1e-6)
-        image = Image.fromarray(np.rint(values).clip(0, 255).astype(np.uint8))
-    return image.convert("RGB")
+def working_size(size_hw: tuple[int, int], short_side_px: int | None, max_pixels: int) -> tuple[int, int]:
+    """Height and width of the image that the network sees, px.
+
+    Args:
+        size_hw: of the image.
+        short_side_px: its short side becomes this, the long side follows, rounded. None: as it is.
+        max_pixels: that the network takes.
+
+    Raises:
+        ValueError: short_side_px is below 1, or the image would have more than max_pixels.
+    """
+    if short_side_px is None:
+        return size_hw
+    if not short_side_px >= 1:  # NaN is not
+        raise ValueError(f"short_side_px must be at least 1, got {short_side_px}")
+    height, width = size_at_short_side(size_hw, short_side_px)
+    if height * width > max_pixels:
+        raise ValueError(
+            f"short_side_px must keep the image below {max_pixels} pixels, got {short_side_px}: {height} x {width}"
+        )
+    return height, width
+
+
+def default_short_side(trained: int | None, size_hw: tuple[int, int]) -> int | None:
+    """What the network was trained at, px; less for a long strip that would have too many pixels; None if unknown."""
+    return trained and min(trained, int((MAX_PIXELS * min(size_hw) / max(size_hw)) ** 0.5))
+
+
+def resize_image(image: np.ndarray, size_hw: tuple[int, int]) -> np.ndarray:
+    """(H, W, 3) uint8 at another size: averages where it shrinks, bicubic where it grows; itself at its own size."""
+    if image.shape[:2] == tuple(size_hw):
+        return image
+    smaller = min(size_hw) < min(image.shape[:2])
+    return cv2.resize(image, size_hw[::-1], interpolation=cv2.INTER_AREA if smaller else cv2.INTER_CUBIC)
 
 
 def as_image_batch(image: torch.Tensor | np.ndarray | Image.Image, max_pixels: int) -> torch.Tensor:
     """(N, 3, H, W) uint8 or floating tensor from one image or a batch.
 
     Args:
-        image: a PIL image of any mode (see `as_rgb`); a tensor (3, H, W) or (N, 3, H, W); an array (H, W, 3),
-            (N, H, W, 3) or channels first as a tensor. uint8, or floating in 0..1.
+        image: a PIL image of any mode (see `cmp.images`; not turned); a tensor (3, H, W) or (N, 3, H, W); an array
+            (H, W, 3), (N, H, W, 3) or channels first as a tensor. uint8, or floating in 0..1.
         max_pixels: largest height times width.
 
     Raises:
@@ -59,12 +99,12 @@ def as_image_batch(image: torch.Tensor | np.ndarray | Image.Image, max_pixels: i
     """
     if isinstance(image, Image.Image):
         _check_size((image.height, image.width), max_pixels)  # before a huge file is decoded
-        image = np.array(as_rgb(image))
+        image = images.to_rgb_array(image)
     if isinstance(image, np.ndarray):
         if image.ndim not in (3, 4) or 3 not in (image.shape[-1], image.shape[-3]):
             raise ValueError(f"image must be (H, W, 3) or (N, H, W, 3), or with channels first, got {image.shape}")
         if image.shape[-1] == image.shape[-3] == 3:
-            raise ValueError(f"image must say which axis is colour, got {image.shape}: pass a tensor, channels first")
+            raise ValueError(f"image must show which axis is color, got {image.shape}: pass a tensor, channels first")
         image = _from_numpy(image, "image")
         image = image.movedim(-1, -3) if image.shape[-1] == 3 else image
     if not isinstance(image, torch.Tensor):
@@ -104,7 +144,7 @@ def as_guidance(
         raise ValueError(f"mask must have as many sets as sparse, {len(sparse)}, got {len(mask)}")
     if mask.shape[1] == 2:
         if not torch.equal(mask[:, 0], mask[:, 1]):
-            raise ValueError("mask must be the same in its two channels: a guide gives x and y together")
+            raise ValueError("mask must be the same in its two channels: a point gives x and y together")
         mask = mask[:, :1]
     return sparse, mask.to(sparse.device)
 
@@ -135,15 +175,14 @@ def points_to_guidance(
     for i, (positions, motion) in enumerate(zip(points, vectors)):
         if positions.shape != motion.shape:
             raise ValueError(f"vectors_xy must be shaped as points_xy, {positions.shape}, got {motion.shape}")
-        nearest = np.floor(positions + 0.5)
-        outside = (nearest < 0).any(axis=1) | (nearest >= (width, height)).any(axis=1)
+        outside = ~is_inside(positions, (width, height))
         if outside.any():
             x, y = positions[outside][0]
             raise ValueError(
                 f"points_xy must lie in the image of {width} x {height} px (width x height), got {int(outside.sum())} "
                 f"outside, first x={x:g}, y={y:g}"
             )
-        columns, rows = nearest.astype(np.int64).T
+        columns, rows = nearest_pixel(positions).astype(np.int64).T
         sparse[i].numpy()[:, rows, columns] = motion.T
         mask[i, 0].numpy()[rows, columns] = 1
     return sparse, mask

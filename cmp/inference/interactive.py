@@ -1,90 +1,79 @@
-"""What a page or a window needs around the propagator: a picture let in, arrows checked, and answers as pictures.
+"""What a page or a window needs around the propagator: reading an image, moving it, drawing results.
 
-Nothing here knows how the page is made. Legend: H W image pixels, N guides.
+Nothing here depends on how the page is made. Legend: H W image pixels, N guidance points.
 """
 
-from collections.abc import Sequence
 from os import PathLike
 from pathlib import Path
 from typing import NamedTuple
 
 import cv2
 import numpy as np
-from PIL import Image, ImageOps
+import torch.nn.functional as F
+from PIL import Image
 
+from cmp.images import read_image
 from cmp.inference.annotate import draw_mask, segment_from_clicks
-from cmp.inference.inputs import as_rgb
+from cmp.inference.arrows import check_num_arrows
+from cmp.inference.discover import segment_from_pokes
+from cmp.inference.inputs import default_short_side, resize_image, working_size
 from cmp.inference.propagator import EncodedImage, MotionPropagator
+from cmp.inference.trajectories import resize_arrows, resize_flow_batch
+from cmp.pixels import nearest_pixel
 
-FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")  # the ones pictures come in; Pillow's rarer readers stay shut
 MAX_BYTES = 20 << 20
 MAX_PIXELS = 40_000_000
 MIN_SIDE_PX = 16
-MAX_GUIDES = 200
+MASK_METHODS = ("directions", "pokes")
 
 
 class Scene(NamedTuple):
-    """A picture ready for any number of arrows."""
+    """An encoded image, ready for any number of arrows."""
 
-    image: np.ndarray  # (H, W, 3) uint8 RGB
-    encoded: EncodedImage
+    image: np.ndarray  # (H, W, 3) uint8 RGB, as it is shown
+    small: np.ndarray  # (h, w, 3) uint8 RGB, as the network sees it: often smaller
+    encoded: EncodedImage  # of small
 
 
 class Motion(NamedTuple):
     """What the network made of one set of arrows."""
 
     points_xy: np.ndarray  # (N, 2) float64 px
-    vectors_xy: np.ndarray  # (N, 2) float64 px; zero where a point stands still
-    flow: np.ndarray  # (H, W, 2) float32 px
-    confidence: np.ndarray | None  # (H, W) float32 in 0..1; None where the network has no bins
+    vectors_xy: np.ndarray  # (N, 2) float64 px; zero where a point does not move
+    flow: np.ndarray  # (H, W, 2) float32 px of the image as it is shown
+    confidence: np.ndarray | None  # (H, W) float32 in 0..1; None without a network, or if it has no bins
 
 
-def read_picture(
+def read_shown_image(
     path: str | PathLike, *, long_side_px: int = 384, max_bytes: int = MAX_BYTES, max_pixels: int = MAX_PIXELS
 ) -> np.ndarray:
-    """Read a picture that a stranger sent: bounded before it is decoded, upright, and made as small as is worked on.
+    """Read an image that a stranger sent: its size is checked before it is decoded; it is turned upright and shrunk.
 
     Args:
-        path: a PNG, JPEG, WebP, BMP, GIF (its first frame) or TIFF file, whatever its name; transparency becomes white.
-        long_side_px: larger pictures are shrunk so that their longer side is this; smaller ones stay.
-        max_bytes, max_pixels: larger files and pictures are refused.
+        path: an image file, whatever its name; see `cmp.images`.
+        long_side_px: larger images are shrunk so that their longer side is this; smaller ones keep their size.
+        max_bytes, max_pixels: larger files and images are refused.
 
     Returns:
         (H, W, 3) uint8 RGB; H and W are even, which is what video players want, so up to a row and a column are cut.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: it is too large, too small (a side under 16 px, before or after shrinking), broken or no picture;
+        FileNotFoundError: the file does not exist.
+        ValueError: it is too large, too small (a side under 16 px, before or after shrinking), broken or not an image;
             the message names the file without its folder.
     """
     path = Path(path)
     if long_side_px < MIN_SIDE_PX:
         raise ValueError(f"long_side_px must be at least {MIN_SIDE_PX}, got {long_side_px}")
-    num_bytes = path.stat().st_size
-    if num_bytes > max_bytes:
-        raise ValueError(f"{path.name}: at most {max_bytes / 2**20:.3g} MiB are taken, got {num_bytes / 2**20:.3g} MiB")
     try:
-        with Image.open(path, formats=FORMATS) as picture:  # reads the header only
-            width, height = picture.size
-            if width * height > max_pixels:
-                raise ValueError(f"at most {max_pixels} pixels are taken, got {width} x {height}")
-            picture = ImageOps.exif_transpose(picture)
-            if "transparency" in picture.info or picture.mode in ("RGBA", "LA", "PA"):
-                picture = picture.convert("RGBA")
-                picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture)
-            picture = as_rgb(picture)
-    except Image.UnidentifiedImageError as error:
-        raise ValueError(f"{path.name}: this is no picture in one of the formats {', '.join(FORMATS)}") from error
-    except ValueError as error:
-        raise ValueError(f"{path.name}: {error}") from error
-    except Image.DecompressionBombError as error:
-        raise ValueError(f"{path.name}: at most {max_pixels} pixels are taken: {error}") from error
-    except (OSError, SyntaxError, EOFError, ArithmeticError) as error:  # what Pillow's readers raise on broken files
-        raise ValueError(f"{path.name}: the file is broken: {error}") from error
-    ratio = min(1.0, long_side_px / max(picture.size))
+        image = read_image(path, max_pixels=max_pixels, max_bytes=max_bytes)
+    except ValueError as error:  # a page must not show where the file lies
+        raise ValueError(str(error).replace(str(path), f"{path.name}:", 1)) from error
+    height, width = image.shape[:2]
+    ratio = min(1.0, long_side_px / max(width, height))
     if ratio < 1:
-        picture = picture.resize([max(1, round(side * ratio)) for side in picture.size], Image.Resampling.LANCZOS)
-    image = np.array(picture)
+        size = [max(1, round(side * ratio)) for side in (width, height)]
+        image = np.array(Image.fromarray(image).resize(size, Image.Resampling.LANCZOS))
     image = image[: image.shape[0] // 2 * 2, : image.shape[1] // 2 * 2]
     if min(image.shape[:2]) < MIN_SIDE_PX:
         raise ValueError(
@@ -93,77 +82,92 @@ def read_picture(
     return image
 
 
-def check_guides(guides: Sequence, size_hw: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
-    """Arrows as a page sends them, to points and vectors.
+def open_scene(propagator: MotionPropagator, image: np.ndarray, *, trained_px: int | None = None) -> Scene:
+    """Encode an image once, for any number of arrows.
 
     Args:
-        guides: N entries (x0, y0, x1, y1), px: from where to where. Where both are one place, the point stands still.
-        size_hw: of the image.
-
-    Returns:
-        points_xy and vectors_xy, (N, 2) float64 px; N may be 0.
+        propagator: the network.
+        image: (H, W, 3) uint8 RGB, as it is shown.
+        trained_px: the short side of the images that the network was trained on, which it then sees this image at; the
+            long side follows. None: it sees the image as it is shown.
 
     Raises:
-        ValueError: entries are no four finite numbers, too many, start outside the image or end further from it than
-            its own size.
+        ValueError: as `MotionPropagator.encode`.
     """
-    try:
-        values = np.asarray(guides, np.float64)
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"guides must be entries (x0, y0, x1, y1): {error}") from error
-    if values.size == 0:
-        return np.empty((0, 2)), np.empty((0, 2))
-    if values.ndim != 2 or values.shape[1] != 4 or not np.isfinite(values).all():
-        raise ValueError(f"guides must be finite (N, 4), entries (x0, y0, x1, y1), got {values.shape}")
-    if len(values) > MAX_GUIDES:
-        raise ValueError(f"guides must be at most {MAX_GUIDES}, got {len(values)}")
-    size_xy = np.array(size_hw[::-1])
-    nearest = np.floor(values[:, :2] + 0.5)
-    if (nearest < 0).any() or (nearest >= size_xy).any():
-        raise ValueError(f"guides must start in the image of {size_xy[0]} x {size_xy[1]} px (width x height)")
-    if (values[:, 2:] < -size_xy).any() or (values[:, 2:] > 2 * size_xy).any():
-        raise ValueError("guides must end in the image or near it")
-    return values[:, :2], values[:, 2:] - values[:, :2]
-
-
-def open_scene(propagator: MotionPropagator, image: np.ndarray) -> Scene:
-    """Encode a picture (H, W, 3) uint8 RGB once, for all arrows to come."""
-    return Scene(image, propagator.encode(image))
+    short_side_px = default_short_side(trained_px, image.shape[:2])
+    small = resize_image(image, working_size(image.shape[:2], short_side_px, propagator.max_pixels))
+    return Scene(image, small, propagator.encode(small))
 
 
 def move_scene(propagator: MotionPropagator, scene: Scene, points_xy: np.ndarray, vectors_xy: np.ndarray) -> Motion:
-    """Flow and confidence for one set of arrows.
+    """Flow and confidence for one set of arrows, at the size of the shown image.
 
     Args:
         propagator: the one that encoded the scene.
-        scene: what `open_scene` gave.
-        points_xy, vectors_xy: (N, 2) px, N at least 1, as `check_guides` gives them.
+        scene: what `open_scene` returned.
+        points_xy, vectors_xy: (N, 2) px of the shown image, N in 1..MAX_ARROWS, as `check_arrows` returns them.
+
+    Raises:
+        ValueError: there are more than MAX_ARROWS points (found before they are looked at), or as
+            `MotionPropagator.predict`.
     """
+    check_num_arrows(len(points_xy))
+    shown_hw, work_hw = scene.image.shape[:2], scene.encoded.size_hw
+    points, vectors = resize_arrows(points_xy, vectors_xy, shown_hw, work_hw)
     with_bins = np.isfinite(propagator.max_flow_px)
-    answer = propagator.predict(scene.encoded, points_xy, vectors_xy, return_confidence=with_bins)
+    answer = propagator.predict(scene.encoded, points, vectors, return_confidence=with_bins)
     flow, confidence = answer if with_bins else (answer, None)
+    if work_hw != shown_hw:
+        flow = resize_flow_batch(flow, shown_hw)
+        if confidence is not None:
+            confidence = F.interpolate(confidence, size=shown_hw, mode="bilinear", align_corners=False)
     flow = np.ascontiguousarray(flow[0].permute(1, 2, 0).cpu().numpy())
     return Motion(points_xy, vectors_xy, flow, None if confidence is None else confidence[0, 0].cpu().numpy())
 
 
-def draw_moving_part(propagator: MotionPropagator, scene: Scene, motion: Motion) -> np.ndarray | None:
-    """Picture (H, W, 3) uint8 RGB of what belongs to the points with arrows rather than to the points that stand still.
+def draw_moving_part(
+    propagator: MotionPropagator, scene: Scene, motion: Motion, *, method: str = "directions"
+) -> np.ndarray | None:
+    """Draw (H, W, 3) uint8 RGB what belongs to the points that move rather than to the points that do not.
 
-    See `segment_from_clicks`. None where no point moves.
+    Args:
+        propagator: the one that encoded the scene.
+        scene: what `open_scene` gave.
+        motion: of the scene.
+        method: "directions" (`segment_from_clicks`) or "pokes" (`segment_from_pokes`: the border stays).
+
+    Returns:
+        The image with the mask; None where no point moves.
+
+    Raises:
+        ValueError: there are more than MAX_ARROWS points, or method is unknown.
     """
+    if method not in MASK_METHODS:
+        raise ValueError(f"method must be one of {MASK_METHODS}, got {method!r}")
+    check_num_arrows(len(motion.points_xy))
     moving = (motion.vectors_xy != 0).any(axis=1)
     if not moving.any():
         return None
-    clicks, still = motion.points_xy[moving], motion.points_xy[~moving]
-    # One pixel cannot be told to belong and not to belong: where both are asked, the arrow counts.
-    same = (np.floor(clicks + 0.5)[:, None] == np.floor(still + 0.5)[None]).all(axis=2)
-    still = still[~same.any(axis=0)]
-    _, mask = segment_from_clicks(propagator, scene.image, clicks, still, encoded=scene.encoded)
+    shown_hw = scene.image.shape[:2]
+    points, _ = resize_arrows(motion.points_xy, motion.vectors_xy, shown_hw, scene.small.shape[:2])
+    clicks, still = points[moving], points[~moving]
+    # One pixel cannot both belong and not belong: where both are asked, the arrow counts.
+    same = (nearest_pixel(clicks)[:, None] == nearest_pixel(still)[None]).all(axis=2).any(axis=0)
+    if method == "pokes":
+        found = segment_from_pokes(propagator, scene.small, clicks, still[~same], encoded=scene.encoded)
+        mask = found.mask
+        if mask.shape != shown_hw:
+            mask = cv2.resize(mask.astype(np.float32), shown_hw[::-1], interpolation=cv2.INTER_LINEAR) > 0.5
+    else:
+        score, mask = segment_from_clicks(propagator, scene.small, clicks, still[~same], encoded=scene.encoded)
+        if mask.shape != shown_hw:
+            mask = cv2.resize(score, shown_hw[::-1], interpolation=cv2.INTER_LINEAR) > 0.5
+    clicks, still = motion.points_xy[moving], motion.points_xy[~moving][~same]
     return draw_mask(scene.image, mask, clicks, still)
 
 
 def draw_confidence(confidence: np.ndarray) -> np.ndarray:
-    """Picture (H, W, 3) uint8 RGB of values (H, W) in 0..1: dark blue is 0, yellow is 1, the same in every picture.
+    """Draw values (H, W) in 0..1 as (H, W, 3) uint8 RGB: dark blue is 0, yellow is 1, in every image.
 
     Raises:
         ValueError: confidence is not floating (H, W).

@@ -6,7 +6,7 @@ Legend: N images, T guidance sets, S results (S = max(N, T)), H W image pixels.
 import threading
 import uuid
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from os import PathLike
 from typing import NamedTuple
 
@@ -16,10 +16,12 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import nn
 
-from cmp.engine.peer_checkpoint import load_network
+from cmp.checkpoints import Checkpoint, read_checkpoint
 from cmp.inference.inputs import MAX_PIXELS, as_guidance, as_image_batch, points_to_guidance
 from cmp.models import CMP, DirectFlow
 from cmp.models.backbones import ImageFeatures
+from cmp.starter import STARTER
+from cmp.weights import download_weights, is_address
 
 NORMALIZATIONS = ("imagenet", "unit")
 # Guidance sets are decoded in groups of so many pixels at most, which bounds the memory. A CPU is fastest when one set
@@ -29,7 +31,7 @@ PIXELS_AT_ONCE_ELSEWHERE = 1 << 22
 
 
 class EncodedImage(NamedTuple):
-    """What `MotionPropagator.encode` made of images: takes an image's place in any number of its own predictions."""
+    """Encoded images, which `MotionPropagator` accepts in place of images in any number of predictions."""
 
     features: ImageFeatures  # as the decoder prepared them
     num_images: int
@@ -38,26 +40,32 @@ class EncodedImage(NamedTuple):
 
 
 def load_propagator(
-    path: str | PathLike,
+    path: str | PathLike | Checkpoint = STARTER,
     *,
     device: str | torch.device = "cpu",
     dtype: torch.dtype = torch.float32,
     normalize: str = "imagenet",
     max_flow_px: float = 50.0,
     alexnet_stride: int = 32,
+    sha256: str | None = None,
 ) -> "MotionPropagator":
-    """Load a checkpoint, ours or the authors', torch file or safetensors, ready to predict.
+    """Load a checkpoint, ours or Zhan et al.'s, torch file or safetensors, ready to predict.
 
     Args:
-        path: the file; which of them it is shows in its content. Nothing in it is run.
+        path: the file, or what `read_checkpoint` read from it. Its content shows what it is. Nothing in it is run. Or
+            an address, as text: hf://OWNER/REPO/FILE, or a URL with its hash (`cmp.weights.download_weights`). It is
+            downloaded once, with a line on stderr. Default: "starter", the network that comes with the package
+            (`cmp.starter`).
         device: where to compute.
-        dtype: float32, bfloat16 or float16 for image encoder and decoder. The small encoder of the guidance stays in
-            float32: in bfloat16 40.2 px is 40.25 already before the first layer.
+        dtype: float32, float64, bfloat16 or float16 for image encoder and decoder. The small encoder of the guidance
+            stays in float32: in bfloat16 40.2 px is 40.25 already before the first layer.
         normalize: see `MotionPropagator`.
-        max_flow_px, alexnet_stride: what a file of the authors does not tell (`load_peer_model`); ours does.
+        max_flow_px, alexnet_stride: what a file of Zhan et al. does not state (`Checkpoint.network`); ours does.
+        sha256: of the content at an address.
 
     Raises:
-        FileNotFoundError: there is no such file.
+        FileNotFoundError: the file does not exist.
+        OSError: a download broke off.
         ValueError: the file is broken or does not fit a known network, or an argument is none of those offered.
     """
     if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
@@ -67,7 +75,12 @@ def load_propagator(
     except (RuntimeError, AssertionError, NotImplementedError, TypeError) as error:  # each backend has its own
         reason = str(error).partition("\n")[0]
         raise ValueError(f"device must be one that torch can use here, got {device!r}: {reason}") from error
-    network = load_network(path, max_flow_px=max_flow_px, alexnet_stride=alexnet_stride)
+    if is_address(path):
+        path = download_weights(path, sha256=sha256)
+    elif sha256 is not None:
+        raise ValueError(f"sha256 is for an address (hf://, https://), got it with {path!r}")
+    checkpoint = path if isinstance(path, Checkpoint) else read_checkpoint(path)
+    network = checkpoint.network(max_flow_px=max_flow_px, alexnet_stride=alexnet_stride)
     propagator = MotionPropagator(network, normalize=normalize)
     network.image_encoder.to(dtype)
     network.decoder.to(dtype)
@@ -79,7 +92,7 @@ class MotionPropagator(nn.Module):
 
     Images are padded at the right and the bottom (by their last pixels) to multiples of the network's stride, results
     are cropped back; an image whose sides are multiples is not padded. One image with T guidance sets, or T identical
-    images, is encoded once. Guidance beyond what the bins can express is used as it is, with one warning a propagator.
+    images, is encoded once. Guidance beyond the range of the bins is used as it is, with one warning per propagator.
 
     Args:
         network: a `CMP`; it is put in eval mode.
@@ -199,7 +212,7 @@ class MotionPropagator(nn.Module):
 
         Args:
             image: see `encode`, or what it returned.
-            points_xy: (P, 2) positions (x, y), px, pixel centres at whole numbers; rounded to the nearest pixel. Of two
+            points_xy: (P, 2) positions (x, y), px, pixel centers at whole numbers; rounded to the nearest pixel. Of two
                 points on one pixel the later counts. For T guidance sets (T, P, 2), or a list of T arrays (P_t, 2).
             vectors_xy: motion of each point (x right, y down), px; shaped as points_xy.
             return_confidence: see `predict_dense`.
@@ -216,10 +229,65 @@ class MotionPropagator(nn.Module):
         )
 
     @torch.no_grad()
+    def predict_cells(
+        self,
+        image: torch.Tensor | np.ndarray | Image.Image | EncodedImage,
+        points_xy: np.ndarray | torch.Tensor | Sequence,
+        vectors_xy: np.ndarray | torch.Tensor | Sequence,
+        *,
+        moving_px: float | None = None,
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Flow from arrows in the network's own resolution: for many sets of arrows over one image.
+
+        Upsampling many flows takes longer than predicting them. `upsample_cells` brings what was made of them to the
+        size of the image. The flow is not corrected at the points (`CMP.guide_reach_px`).
+
+        Args:
+            image: see `encode`, or what it returned; one image.
+            points_xy, vectors_xy: see `predict`.
+            moving_px: also return the probability that a cell moves by more than this.
+
+        Returns:
+            flow (S, 2, h, w) float32 px, and (S, 1, h, w) float32 in 0..1, None without moving_px.
+
+        Raises:
+            ValueError: as `predict`, or moving_px is negative or not finite.
+        """
+        encoded, sparse, mask = self._prepare(image, lambda size_hw: points_to_guidance(points_xy, vectors_xy, size_hw))
+        quantizer = self.network.quantizer
+        flows, shares = [], []
+        for logits, _, _ in self._logits_of_sets(encoded, sparse, mask):
+            flows.append(quantizer.expectation(logits).float())
+            if moving_px is not None:
+                shares.append(quantizer.share_beyond(logits, moving_px))
+        return torch.cat(flows), torch.cat(shares) if shares else None
+
+    def upsample_cells(self, cells: torch.Tensor, size_hw: tuple[int, int]) -> torch.Tensor:
+        """Bring (S, C, h, w) maps in the network's resolution, of an image of size_hw, to (S, C, H, W) float32."""
+        bottom, right = self._padding(size_hw)
+        padded_hw = (size_hw[0] + bottom, size_hw[1] + right)
+        maps = F.interpolate(cells.float(), size=padded_hw, mode="bilinear", align_corners=True)
+        return maps[:, :, : size_hw[0], : size_hw[1]]
+
+    @torch.no_grad()
     def _predict(self, image, guidance_for, return_confidence: bool):
         if return_confidence and isinstance(self.network.quantizer, DirectFlow):
             raise ValueError("return_confidence needs a network with bins, got one that regresses flow")
-        # Guidance is looked at before the image is encoded: a mistake in it should not take a second to come back.
+        encoded, sparse, mask = self._prepare(image, guidance_for)
+        size_hw = encoded.size_hw
+        flows, confidences = [], []
+        for logits, *padded in self._logits_of_sets(encoded, sparse, mask):
+            flow = self.network.decode(logits, *padded)
+            flows.append(flow[:, :, : size_hw[0], : size_hw[1]])
+            if return_confidence:
+                confidence = _confidence(self.network.quantizer.split_logits(logits))
+                confidences.append(self.upsample_cells(confidence, size_hw))
+        flow = torch.cat(flows).contiguous()
+        return (flow, torch.cat(confidences).contiguous()) if return_confidence else flow
+
+    def _prepare(self, image, guidance_for) -> tuple[EncodedImage, torch.Tensor, torch.Tensor]:
+        """Check what a caller gave: the encoded image, and sparse (T, 2, H, W) and mask (T, 1, H, W)."""
+        # Guidance is checked before the image is encoded, so that a mistake in it is reported at once.
         if isinstance(image, EncodedImage):
             if image.made_by != self._mark:
                 raise ValueError("image must be encoded by this propagator, got an encoding by another one")
@@ -231,34 +299,29 @@ class MotionPropagator(nn.Module):
         if num_images not in (1, len(sparse)):
             raise ValueError(f"image and guidance must be as many, or image one: got {num_images} and {len(sparse)}")
         self._warn_beyond_range(sparse)
-        encoded = image if isinstance(image, EncodedImage) else self._encode(image)
+        return image if isinstance(image, EncodedImage) else self._encode(image), sparse, mask
 
+    def _logits_of_sets(
+        self, encoded: EncodedImage, sparse: torch.Tensor, mask: torch.Tensor
+    ) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
+        """The logits of some sets after others, with their guidance and mask, padded as the image was."""
+        size_hw = encoded.size_hw
         bottom, right = self._padding(size_hw)
-        height, width = size_hw[0] + bottom, size_hw[1] + right
         pixels_at_once = PIXELS_AT_ONCE.get(self.device.type, PIXELS_AT_ONCE_ELSEWHERE)
-        sets_at_once = max(1, pixels_at_once // (height * width))
-        flows, confidences = [], []
+        sets_at_once = max(1, pixels_at_once // ((size_hw[0] + bottom) * (size_hw[1] + right)))
         for first in range(0, len(sparse), sets_at_once):
             part = slice(first, first + sets_at_once)
             padded = [F.pad(t[part].to(self.device), (0, right, 0, bottom)) for t in (sparse, mask)]
             features = encoded.features
             if len(features.top) > 1:
                 features = ImageFeatures(*(None if f is None else f[part] for f in features))
-            logits = self._logits(features, *padded)
-            flow = self.network.decode(logits, *padded)
-            flows.append(flow[:, :, : size_hw[0], : size_hw[1]])
-            if return_confidence:
-                confidence = _confidence(self.network.quantizer.split_logits(logits))
-                confidence = F.interpolate(confidence, size=(height, width), mode="bilinear", align_corners=True)
-                confidences.append(confidence[:, :, : size_hw[0], : size_hw[1]])
-        flow = torch.cat(flows).contiguous()
-        return (flow, torch.cat(confidences).contiguous()) if return_confidence else flow
+            yield self._logits(features, *padded), *padded
 
     def _logits(self, features: ImageFeatures, sparse: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         """`CMP.propagate` with each part in its own precision."""
         motion_encoder, decoder = self.network.motion_encoder, self.network.decoder
         dtype = _dtype(motion_encoder)
-        motion = motion_encoder(sparse.to(dtype), mask.to(dtype), features)
+        motion = motion_encoder(sparse.to(dtype), mask.to(dtype), features._replace(top=features.top.to(dtype)))
         return decoder(features, motion.to(_dtype(decoder)), prepared=True)
 
     def _normalized(self, image: torch.Tensor) -> torch.Tensor:
@@ -288,8 +351,8 @@ class MotionPropagator(nn.Module):
             self._warned = True
         warnings.warn(
             f"guidance of up to {largest:.1f} px is beyond the {limit:.2f} px that this network can predict: "
-            "predict at a smaller size and scale the flow up (this is said once)",
-            stacklevel=5,
+            "predict at a smaller size and scale the flow up (this warning is printed once)",
+            stacklevel=6,
         )
 
     def __getstate__(self) -> dict:

@@ -1,6 +1,6 @@
-"""From tracks of points to guidance: what a few points do over a video, as flow from its first frame to each later one.
+"""Convert tracks of points to guidance: flow of a few points from the first frame of a video to each later one.
 
-Legend: N tracks, K known positions of one, T frames, H W pixels. Positions are (x, y) px, pixel centres at whole
+Legend: N tracks, K known positions of one, T frames, H W pixels. Positions are (x, y) px, pixel centers at whole
 numbers.
 """
 
@@ -10,19 +10,20 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 import torch.nn.functional as F
-from scipy.interpolate import PchipInterpolator
+
+from cmp.pixels import is_inside, nearest_pixel
 
 FLOAT32_MAX = float(np.finfo(np.float32).max)
 
 
 def interpolate_tracks(tracks: np.ndarray | Sequence[np.ndarray], num_frames: int) -> np.ndarray:
-    """Positions of every track in every frame, from a few known ones spread evenly over time.
+    """Interpolate the positions of every track in every frame from a few known ones, spread evenly over time.
 
     Between known positions x and y each follow a monotone cubic: smooth, through every known position, never beyond the
     two it lies between.
 
     Args:
-        tracks: (N, K, 2) px, or a sequence of N arrays (K_n, 2), each with a K of its own; K is at least 1. A track of
+        tracks: (N, K, 2) px, or a sequence of N arrays (K_n, 2), each with a different K; K is at least 1. A track of
             one position stays there.
         num_frames: T, at least 1. The first known position is frame 0, the last frame T - 1; with one frame the first
             counts.
@@ -39,6 +40,8 @@ def interpolate_tracks(tracks: np.ndarray | Sequence[np.ndarray], num_frames: in
         raise ValueError(f"num_frames must be a whole number of at least 1, got {num_frames!r}")
     if not isinstance(tracks, (np.ndarray, Sequence)):
         raise ValueError(f"tracks must be an array or a sequence of arrays (K, 2), got {type(tracks).__name__}")
+    from scipy.interpolate import PchipInterpolator  # takes long to import, and only tracks need it
+
     result = np.zeros((len(tracks), num_frames, 2), np.float32)
     for n, track in enumerate(tracks):
         track = _as_numbers(track, f"tracks[{n}]")
@@ -60,7 +63,7 @@ def tracks_to_guidance(
     """Flow from frame 0 to each later frame at the places where tracks start.
 
     Args:
-        tracks: (N, T, 2) px, T at least 2. A track that starts between pixels stands at the nearest one, with its own
+        tracks: (N, T, 2) px, T at least 2. A track that starts between pixels is put at the nearest one, with its own
             motion; of two at one pixel the later counts.
         size_hw: of the frames.
         visible: (N, T) bool: in frames where it is False a track gives no guidance; in frame 0, nowhere. None: all.
@@ -85,8 +88,8 @@ def tracks_to_guidance(
     sparse = np.zeros((num_frames - 1, 2, height, width), np.float32)
     mask = np.zeros((num_frames - 1, 1, height, width), np.float32)
     for n in np.flatnonzero(visible[:, 0]):
-        x, y = np.floor(tracks[n, 0] + 0.5)
-        if not (0 <= x < width and 0 <= y < height):
+        x, y = nearest_pixel(tracks[n, 0])
+        if not is_inside(tracks[n, 0], (width, height)):
             raise ValueError(
                 f"tracks must start in the frame of {width} x {height} px (width x height), got track {n} at "
                 f"x={tracks[n, 0, 0]:g}, y={tracks[n, 0, 1]:g}"
@@ -100,7 +103,7 @@ def tracks_to_guidance(
 def resize_tracks(tracks: np.ndarray, from_hw: tuple[int, int], to_hw: tuple[int, int]) -> np.ndarray:
     """Positions (..., 2) px in an image of another size, float32: x by the ratio of widths, y by that of heights.
 
-    The image's borders stay its borders: a pixel's centre at 0 lies half a pixel inside.
+    The image's borders stay its borders: the center of pixel 0 is half a pixel inside.
 
     Raises:
         ValueError: the last axis is not 2, or a side is below 1.
@@ -111,10 +114,29 @@ def resize_tracks(tracks: np.ndarray, from_hw: tuple[int, int], to_hw: tuple[int
     return ((tracks + 0.5) * _ratios_xy(from_hw, to_hw) - 0.5).astype(np.float32)
 
 
-def resize_guidance(sparse: np.ndarray, mask: np.ndarray, size_hw: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
-    """Guidance for the image at another size: every guide moves to its new pixel, u and v each by their ratio.
+def resize_arrows(
+    points_xy: np.ndarray, vectors_xy: np.ndarray, from_hw: tuple[int, int], to_hw: tuple[int, int]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Arrows in an image of another size; their starts are moved to the nearest pixel of it.
 
-    No guide is lost or doubled as in resampling; several that meet in one pixel are averaged.
+    Args:
+        points_xy, vectors_xy: (N, 2) px of the image of from_hw, which the points lie in.
+        from_hw, to_hw: height and width now and afterwards.
+
+    Returns:
+        points_xy and vectors_xy, (N, 2) px; as they are if the size does not change.
+    """
+    if tuple(from_hw) == tuple(to_hw):
+        return points_xy, vectors_xy
+    starts = resize_tracks(points_xy, from_hw, to_hw)
+    vectors = resize_tracks(np.asarray(points_xy) + vectors_xy, from_hw, to_hw) - starts
+    return nearest_pixel(starts, within=to_hw[::-1]), vectors
+
+
+def resize_guidance(sparse: np.ndarray, mask: np.ndarray, size_hw: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+    """Resize guidance with its image: every point moves to its new pixel, u and v are scaled each by its ratio.
+
+    Unlike in resampling, points are not lost or doubled; several that meet in one pixel are averaged.
 
     Args:
         sparse: (T, 2, H, W) px.
@@ -125,7 +147,7 @@ def resize_guidance(sparse: np.ndarray, mask: np.ndarray, size_hw: tuple[int, in
         sparse (T, 2, height, width) float32, px of the new size, and mask (T, 1, height, width) float32 of 0 and 1.
 
     Raises:
-        ValueError: other shapes, NaN or infinity at a guide, or a side is below 1.
+        ValueError: other shapes, NaN or infinity at a point, or a side is below 1.
     """
     sparse, mask = _as_numbers(sparse, "sparse"), _as_numbers(mask, "mask")
     if sparse.ndim != 4 or sparse.shape[1] != 2 or mask.shape != (len(sparse), 1, *sparse.shape[2:]):
@@ -177,5 +199,5 @@ def _as_size(size_hw: tuple[int, int]) -> tuple[int, int]:
 def _as_numbers(values, name: str) -> np.ndarray:
     try:
         return np.asarray(values, np.float64)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise ValueError(f"{name} must be an array of numbers: {error}") from error

@@ -8,36 +8,22 @@ from collections.abc import Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
-from mmengine.model import BaseModel
-from mmengine.utils import get_object_from_string
 from torch import nn
 
-from cmp.flow import FlowQuantizer, JointFlowQuantizer, PolarFlowQuantizer
-from cmp.models.backbones import AlexNetFCN, ImageFeatures, PyramidResNet, ResNet, TimmEncoder
-from cmp.models.guide_correction import correct_at_guides
-from cmp.models.initialisation import initialise
-from cmp.models.losses import DirectFlow, DiscreteLoss, RegressionLoss
-from cmp.models.motion_encoder import MotionEncoder
-from cmp.models.propagation_decoder import PropagationDecoder, SkipPropagationDecoder
+from cmp.models.backbones import ImageFeatures
+from cmp.models.description import checked_arguments, shown
+from cmp.models.guidance_correction import correct_at_points
+from cmp.models.initialization import initialize
 
 PUBLISHED_MEAN = (123.675, 116.28, 103.53)
 PUBLISHED_STD = (58.395, 57.12, 57.375)
 
-# What a description in a checkpoint may name: a file from a stranger builds these and nothing else.
-BUILDABLE = {
-    "image_encoder": (ResNet, PyramidResNet, AlexNetFCN, TimmEncoder),
-    "motion_encoder": (MotionEncoder,),
-    "decoder": (PropagationDecoder, SkipPropagationDecoder),
-    "quantizer": (FlowQuantizer, JointFlowQuantizer, PolarFlowQuantizer, DirectFlow),
-    "loss": (DiscreteLoss, RegressionLoss),
-}
 
-
-class CMP(BaseModel):
+class CMP(nn.Module):
     """An image encoder, a motion encoder for the guidance, and a decoder that propagates one over the other.
 
-    A part is a ready module, or a dict with its class under "type" and the class's arguments; what follows from another
-    part is filled in here: the motion encoder's stride, the decoder's input and output widths, the loss's quantizer.
+    A part is a module, or a dict with its class under "type" and the class's arguments. What follows from other parts
+    is filled in here: the motion encoder's stride, the decoder's input and output widths, the loss's quantizer.
 
     Args:
         image_encoder: what is pretrained (`ResNet`, `AlexNetFCN`, `TimmEncoder`).
@@ -45,12 +31,10 @@ class CMP(BaseModel):
         decoder: `PropagationDecoder` or `SkipPropagationDecoder`.
         quantizer: flow to bins and back (`cmp.flow.FlowQuantizer`), or `DirectFlow` for regression.
         loss: `DiscreteLoss` or `RegressionLoss`.
-        mean, std: three values each: normalisation of RGB images with values 0..255.
-        init: "published" or "default" (see `initialise`); a pretrained image encoder keeps its weights under both.
-        guide_reach_px: how far around a guide the prediction is corrected by what it lacks there, px (see
-            `correct_at_guides`); no part of training. None, as published: a prediction need not obey its guides.
-        data_preprocessor: what a batch passes before training steps (`DeviceGuidance`); None only moves it to the
-            device. No part of the network, and not in its description.
+        mean, std: three values each, to normalize RGB images with values 0..255.
+        init: "published" or "default" (see `initialize`); a pretrained image encoder keeps its weights under both.
+        guide_reach_px: how far around a guidance point the prediction is corrected by its error at the point, px (see
+            `correct_at_points`); not used in training. None, as published: the prediction may differ from its points.
 
     Raises:
         ValueError: parts do not fit each other, a dict lacks "type", or a value is out of range.
@@ -70,9 +54,8 @@ class CMP(BaseModel):
         std: Sequence[float] = PUBLISHED_STD,
         init: str = "published",
         guide_reach_px: float | None = None,
-        data_preprocessor: dict | nn.Module | None = None,
     ) -> None:
-        super().__init__(data_preprocessor=data_preprocessor)
+        super().__init__()
         parts = dict(image_encoder=image_encoder, motion_encoder=motion_encoder, decoder=decoder)
         parts |= dict(quantizer=quantizer, loss=loss)
         self._description = {name: _describe(part) for name, part in parts.items()}
@@ -98,17 +81,17 @@ class CMP(BaseModel):
         logits, needed = self.decoder.head.out_channels, self.quantizer.num_logits
         if logits != needed:
             raise ValueError(f"decoder puts out {logits} channels, quantizer needs {needed}")
-        if len(mean) != 3 or len(std) != 3 or min(std) <= 0:
-            raise ValueError(f"mean and std must be three values each, std above 0, got {mean} and {std}")
+        if len(mean) != 3 or len(std) != 3 or not all(map(math.isfinite, (*mean, *std))) or min(std) <= 0:
+            raise ValueError(f"mean and std must be three finite values each, std above 0, got {mean} and {std}")
         if guide_reach_px is not None and not 0 < guide_reach_px < math.inf:
             raise ValueError(f"guide_reach_px must be above 0 and finite, or None, got {guide_reach_px}")
         self.guide_reach_px = guide_reach_px
         self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std, dtype=torch.float32).view(1, 3, 1, 1), persistent=False)
 
-        initialise(self, init)
+        initialize(self, init)
         if init != "default" and getattr(self.image_encoder, "pretrained", None) is not None:
-            self.image_encoder.load_pretrained(self.image_encoder.pretrained)  # the redraw went over it
+            self.image_encoder.load_pretrained(self.image_encoder.pretrained)  # the new weights replaced it
 
     def forward(
         self,
@@ -124,21 +107,26 @@ class CMP(BaseModel):
 
         Args:
             image: (B, 3, H, W) RGB, 0..255, uint8 or float; H and W multiples of the image encoder's stride.
-            guidance: (B, 2, H, W) motion at the guides and 0 elsewhere, px; channel 0 is x (right), 1 is y (down).
-            mask: (B, 1, H, W), 1 where guidance is and 0 elsewhere.
+            guidance: (B, 2, H, W) motion at the guidance points and 0 elsewhere, px; channel 0 is x (right), 1 is y
+                (down). Or (B, S, 2, H, W): S sets of points per image, which is then encoded once for all of them.
+            mask: (B, 1, H, W) or (B, S, 1, H, W), 1 where guidance is and 0 elsewhere.
             flow: (B, 2, H, W) target, px; mode "loss" needs it.
             valid: (B, 1, H, W), above 0 where the target is known; for losses that ignore the rest.
             mode: "tensor", "loss" or "predict".
-            _: what else a sample carries (names, indices) is not read.
+            _: other entries of a sample (names, indices) are not read.
 
         Returns:
             "tensor": logits (B, num_logits, h, w). "loss": {"loss": scalar}. "predict": flow (B, 2, H, W) float32, px.
+            With S sets per image there are B * S items instead of B, the sets of an image one after another.
 
         Raises:
             ValueError: shapes do not fit, or mode is unknown.
         """
         features = self.encode_image(image)
-        logits = self.propagate(features, guidance, mask)
+        features, guidance, mask, flow, valid = _one_set_per_item(features, guidance, mask, flow, valid)
+        motion = self.encode_guidance(features, guidance, mask)
+        propagated = self.decoder.propagate(features, motion)
+        logits = self.decoder.classify(propagated)
         if mode == "tensor":
             return logits
         if mode == "predict":
@@ -150,7 +138,7 @@ class CMP(BaseModel):
         raise ValueError(f"mode must be 'tensor', 'loss' or 'predict', got {mode!r}")
 
     def encode_image(self, image: torch.Tensor) -> ImageFeatures:
-        """Encode (B, 3, H, W) RGB images, 0..255; one encoding serves any number of `propagate`."""
+        """Encode (B, 3, H, W) RGB images, 0..255; the features serve any number of calls of `propagate`."""
         if image.ndim != 4 or image.shape[1] != 3:
             raise ValueError(f"image must be (B, 3, H, W), got {tuple(image.shape)}")
         stride = self.motion_encoder.stride
@@ -158,8 +146,13 @@ class CMP(BaseModel):
             raise ValueError(f"image sides must be multiples of {stride} px, got {tuple(image.shape[2:])}: crop or pad")
         return self.image_encoder((image.to(self.mean.dtype) - self.mean) / self.std)
 
-    def propagate(self, features: ImageFeatures, guidance: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        """Logits (B, num_logits, h, w) from image features and guidance; one image's features serve B guidance sets.
+    def encode_guidance(self, features: ImageFeatures, guidance: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        """Encode (B, 2, H, W) guidance and its (B, 1, H, W) mask to (B, C, h, w), the size of the features' top.
+
+        Args:
+            features: of the B images, or of one image for B sets of guidance; attention reads them.
+            guidance: px, 0 where the mask is 0.
+            mask: 1 at the guidance points.
 
         Raises:
             ValueError: guidance is not (B, 2, H, W), mask not (B, 1, H, W), or they do not fit the features.
@@ -173,59 +166,92 @@ class CMP(BaseModel):
             raise ValueError(f"guidance of {tuple(guidance.shape[2:])} px does not have the image's size")
         if features.top.shape[0] not in (1, len(guidance)):
             raise ValueError(f"features of {features.top.shape[0]} images do not fit {len(guidance)} guidance sets")
-        return self.decoder(features, motion)
+        return motion
+
+    def propagate(self, features: ImageFeatures, guidance: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        """Logits (B, num_logits, h, w) from the features of B images, or of one image, and B sets of guidance.
+
+        Raises:
+            ValueError: as `encode_guidance`.
+        """
+        return self.decoder(features, self.encode_guidance(features, guidance, mask))
 
     def decode(self, logits: torch.Tensor, guidance: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         """Flow (B, 2, H, W) float32, px, from logits (B, num_logits, h, w) and the guidance they were predicted from.
 
-        Expectation first, upsampling after; then, with a `guide_reach_px`, the flow is made to obey the guides.
+        The expectation is taken first and upsampled; with `guide_reach_px` the flow is then corrected at the points.
         """
         flow, size_hw = self.quantizer.expectation(logits).float(), guidance.shape[2:]
         if flow.shape[2:] != size_hw:
             flow = F.interpolate(flow, size=size_hw, mode="bilinear", align_corners=True)
         if self.guide_reach_px is None:
             return flow
-        return correct_at_guides(flow, guidance, mask, reach_px=self.guide_reach_px)
+        return correct_at_points(flow, guidance, mask, reach_px=self.guide_reach_px)
+
+    @property
+    def loss_unit(self) -> str:
+        """The name of the loss, with its unit."""
+        return self.loss.unit
 
     def describe(self) -> dict:
         """The constructor's arguments as plain values, for a checkpoint: `from_description` rebuilds the network.
 
-        A class stands there under its name, a part that was given as a module too, without arguments.
+        A class is given by its name. A part that was passed as a module is given by the name of its class alone.
         """
         return {**self._description, "encoder": getattr(self.image_encoder, "name", type(self.image_encoder).__name__)}
 
     @classmethod
     def from_description(cls, description: Mapping) -> "CMP":
-        """Build the network that `describe` described, with fresh weights; only classes of this project are built.
+        """Build the network that `describe` described, with fresh weights.
+
+        Nothing but the classes, keys and values listed in `cmp.models.description` is accepted, so that a description
+        from a stranger's file runs nothing and opens nothing. A `pretrained` in it is ignored.
 
         Raises:
-            ValueError: a part is missing, was given as a module, or is of an unknown class or with an unknown argument.
+            ValueError: a part is missing or was given as a module, a class or key is unknown, a value is of another
+                type or out of range, or the parts do not fit each other.
         """
-        arguments = {key: value for key, value in description.items() if key != "encoder"}
-        for name, classes in BUILDABLE.items():
-            part = arguments.get(name)
-            known = {kind.__name__: kind for kind in classes}
-            if not isinstance(part, Mapping) or part.get("type") not in known or "given_as_module" in part:
-                raise ValueError(f"cannot rebuild {name} from its description {part!r}: want one of {sorted(known)}")
-            arguments[name] = {**part, "type": known[part["type"]]}
-        # The file behind `pretrained` has done its part and may be gone: weights come from the checkpoint.
-        arguments["image_encoder"].pop("pretrained", None)
-        try:
-            return cls(**arguments)
-        except TypeError as error:  # an argument that this version does not have
-            raise ValueError(f"cannot rebuild the network from its description: {error}") from error
+        return cls(**checked_arguments(description))
+
+
+def _one_set_per_item(
+    features: ImageFeatures,
+    guidance: torch.Tensor,
+    mask: torch.Tensor,
+    flow: torch.Tensor | None,
+    valid: torch.Tensor | None,
+) -> tuple[ImageFeatures, torch.Tensor, torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
+    """A batch with one set of guidance points per item: S sets per image become S items in a row, with repeated images.
+
+    Guidance (B, S, 2, H, W) and mask (B, S, 1, H, W) get the first axis B * S, and features, flow and valid of each
+    image are repeated S times. Guidance of four axes is one set per image: nothing changes.
+    """
+    if guidance.ndim != 5:
+        return features, guidance, mask, flow, valid
+    features, flow, valid = _repeat((features, flow, valid), guidance.shape[1])
+    return features, guidance.flatten(0, 1), mask.flatten(0, 1), flow, valid
+
+
+def _repeat(parts: tuple, times: int) -> tuple:
+    """Tensors, or tuples of them, with every item of the batch `times` times in a row; None stays."""
+    repeated = []
+    for part in parts:
+        if isinstance(part, ImageFeatures):
+            part = ImageFeatures(*_repeat(part, times))
+        elif part is not None:
+            part = part.repeat_interleave(times, dim=0)
+        repeated.append(part)
+    return tuple(repeated)
 
 
 def _build(part: dict | object, **derived):
-    """A ready part as it is; a dict with "type" (a class or its dotted name) called with its other entries."""
+    """A module as it is; of a dict the class under "type", called with the other entries."""
     if not isinstance(part, Mapping):
         return part
     arguments = dict(part.items())
     kind = arguments.pop("type", None)
-    if isinstance(kind, str):
-        kind = get_object_from_string(kind)
     if not callable(kind):
-        raise ValueError(f"a part's dict needs a class under 'type', got {dict(part)}")
+        raise ValueError(f"a part's dict needs a class under 'type', got {shown(dict(part))}")
     stated_twice = sorted(derived.keys() & arguments.keys())
     if stated_twice:
         raise ValueError(f"{stated_twice} of {kind.__name__} follow from the other parts: leave them out")
@@ -236,8 +262,8 @@ def _describe(part: dict | object) -> dict:
     if not isinstance(part, Mapping):
         return {"type": type(part).__name__, "given_as_module": True}
     kind = part.get("type")
-    name = kind.rpartition(".")[2] if isinstance(kind, str) else getattr(kind, "__name__", str(kind))
-    return {"type": name} | {key: _plain(value) for key, value in part.items() if key != "type"}
+    arguments = {key: _plain(value) for key, value in part.items() if key != "type"}
+    return {"type": getattr(kind, "__name__", str(kind)), **arguments}
 
 
 def _plain(value):

@@ -1,27 +1,26 @@
-"""Guides chosen where the model is: batches arrive without, and leave for the network with guidance and mask."""
+"""Guidance points chosen on the device of the network, for whole batches, instead of in the data loader's workers."""
 
 from collections.abc import Sequence
 
 import torch
-from mmengine.model import BaseDataPreprocessor
+from torch import nn
 
 from cmp.guidance.batched import batched_guidance
 
 
-class DeviceGuidance(BaseDataPreprocessor):
-    """Move a batch to the model's device and choose its guides there, so that workers only decode, resize and crop.
+class DeviceGuidance(nn.Module):
+    """Add guidance and mask to a batch that is on its device, so that workers only decode, resize and crop.
 
     A batch of `PropagationDataset` samples made with strategies None has no `guidance` and `mask`; they are added. One
-    that has them, such as a validation's with its guides fixed by seed and index, is only moved.
+    that has them, such as a validation's with its points fixed by seed and index, is returned as it is.
 
-    Guides are drawn from a generator on the device. It is seeded for each batch by one draw from torch's own generator,
-    which `PairTrainLoop` seeds for each step: the state to go on from is the step, and a resumed run has the guides it
-    would have had.
+    Points are drawn from a generator on the device. It is seeded for each batch by one draw from torch's own generator,
+    which `ResumableTrainLoop` seeds for each step: the state to go on from is the step, and a resumed run has the
+    points it would have had.
 
     Args:
-        strategies, grid_stride_px, nms_kernel, max_points, num_uniform, normalizer, scale_kernel: see
+        strategies, grid_stride_px, nms_kernel, max_points, num_uniform, normalizer, thinning, scale_kernel: see
             `batched_guidance`.
-        non_blocking: copy from pinned memory while the host goes on.
     """
 
     def __init__(
@@ -33,10 +32,10 @@ class DeviceGuidance(BaseDataPreprocessor):
         max_points: int | None = None,
         num_uniform: int | None = None,
         normalizer: str = "max",
+        thinning: str = "authors",
         scale_kernel: bool = False,
-        non_blocking: bool = True,
     ) -> None:
-        super().__init__(non_blocking=non_blocking)
+        super().__init__()
         self.sampling = dict(
             strategies=tuple(strategies),
             grid_stride_px=grid_stride_px,
@@ -44,17 +43,17 @@ class DeviceGuidance(BaseDataPreprocessor):
             max_points=max_points,
             num_uniform=num_uniform,
             normalizer=normalizer,
+            thinning=thinning,
             scale_kernel=scale_kernel,
         )
 
     @torch.no_grad()
-    def forward(self, data: dict, training: bool = False) -> dict:
-        """The batch on the device, with `guidance` (B, 2, H, W) float32, px, and `mask` (B, 1, H, W) float32."""
-        data = self.cast_data(data)
-        if "guidance" in data:
-            return data
-        flow = data["flow"]
+    def forward(self, batch: dict) -> dict:
+        """The batch with `guidance` (B, 2, H, W) float32, px, and `mask` (B, 1, H, W) float32; not written to."""
+        if "guidance" in batch:
+            return batch
+        flow = batch["flow"]
         seed = int(torch.randint(2**63 - 1, ()))  # drawn on the host, so that nothing waits for the device
         generator = torch.Generator(flow.device).manual_seed(seed)
-        guidance, mask = batched_guidance(flow, data.get("valid"), generator=generator, **self.sampling)
-        return {**data, "guidance": guidance, "mask": mask}
+        guidance, mask = batched_guidance(flow, batch.get("valid"), generator=generator, **self.sampling)
+        return {**batch, "guidance": guidance, "mask": mask}

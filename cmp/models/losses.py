@@ -3,6 +3,7 @@
 Legend: B batch, L logits, G softmax groups (x and y), H W target pixels, h w cells.
 """
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -16,20 +17,20 @@ class DiscreteLoss(nn.Module):
     """Cross-entropy over quantized flow, averaged over pixels in each group (x, y) and summed over groups.
 
     Logits are upsampled to the target's size first; that commutes with neither softmax nor cross-entropy, so it is part
-    of the loss. How that is done without full-size logits: `banded_cross_entropy`.
+    of the loss. `banded_cross_entropy` does it without full-size logits.
 
     Args:
         quantizer: gives the groups and the target bins. `CMP` passes its own.
         ignore_invalid: leave out pixels whose target is not valid (padding, occlusion). The published loss counts them.
         group_weights: a factor for each group, or None for 1 each.
         bin_weights: for each group None or a weight per bin; the mean is then weighted too (as in torch). None: all 1.
-        banded: False upsamples all logits at once and keeps them: the same numbers, several times slower and larger;
-            what the banded form is tested and measured against.
+        banded: False upsamples all logits at once and keeps them: the same numbers, several times slower and with
+            more memory; the banded form is tested and measured against it.
 
     Raises:
         ValueError: the number or length of the weights does not fit the quantizer's groups.
 
-    Source: Zhan et al., CVPR 2019, and the authors' code; ignore_invalid and banded are ours.
+    Source: Zhan et al., CVPR 2019, and their code; ignore_invalid and banded are ours.
     """
 
     def __init__(
@@ -56,6 +57,11 @@ class DiscreteLoss(nn.Module):
             weights = torch.ones(size) if weights is None else torch.as_tensor(weights, dtype=torch.float32)
             self.register_buffer(f"bin_weights_{i}", weights, persistent=False)
 
+    @property
+    def unit(self) -> str:
+        """The name of the loss, with its unit."""
+        return "cross-entropy, nats" + (" (x and y summed)" if len(self.quantizer.groups) == 2 else "")
+
     def forward(self, logits: torch.Tensor, flow: torch.Tensor, valid: torch.Tensor | None = None) -> torch.Tensor:
         """Compare (B, L, h, w) logits with (B, 2, H, W) flow, px; valid is (B, 1, H, W), above 0 where flow is known.
 
@@ -80,14 +86,14 @@ class RegressionLoss(nn.Module):
     """Distance between predicted and target flow, px, averaged over pixels and both components.
 
     Args:
-        quantizer: a `DirectFlow`: the network puts out flow itself. `CMP` passes its own.
+        quantizer: a `DirectFlow`: the network's output is flow. `CMP` passes its own.
         kind: "smooth_l1" (quadratic below 1 px) or "mse".
         ignore_invalid: leave out pixels whose target is not valid.
 
     Raises:
         ValueError: kind is unknown, or the quantizer makes bins.
 
-    Source: the authors' code of Zhan et al., CVPR 2019; ignore_invalid is ours.
+    Source: the code of Zhan et al., CVPR 2019; ignore_invalid is ours.
     """
 
     def __init__(self, quantizer, kind: str = "smooth_l1", ignore_invalid: bool = False) -> None:
@@ -98,6 +104,11 @@ class RegressionLoss(nn.Module):
             raise ValueError(f"a regression loss needs quantizer DirectFlow, got {type(quantizer).__name__}")
         self.distance = F.smooth_l1_loss if kind == "smooth_l1" else F.mse_loss
         self.ignore_invalid = ignore_invalid
+
+    @property
+    def unit(self) -> str:
+        """The name of the loss, with its unit."""
+        return "squared error, px²" if self.distance is F.mse_loss else "smooth L1 distance, px"
 
     def forward(self, logits: torch.Tensor, flow: torch.Tensor, valid: torch.Tensor | None = None) -> torch.Tensor:
         """As `DiscreteLoss.forward`, where logits (B, 2, h, w) are flow, px."""
@@ -113,13 +124,19 @@ class RegressionLoss(nn.Module):
 
 
 class DirectFlow:
-    """Stands where a quantizer stands when the network puts out flow itself: 2 channels, px, no bins."""
+    """Takes the place of a quantizer where the network's output is flow: 2 channels, px, no bins."""
 
     num_logits = 2
 
     def expectation(self, logits: torch.Tensor) -> torch.Tensor:
         """The flow (B, 2, h, w) in px: the network's output as it is."""
         return logits
+
+    def share_beyond(self, logits: torch.Tensor, length_px: float) -> torch.Tensor:
+        """(B, 1, h, w) float32: 1 where the flow is longer than length_px, else 0, as there is no distribution."""
+        if not 0 <= length_px < math.inf:
+            raise ValueError(f"length_px must be at least 0 and finite, got {length_px!r}")
+        return (logits.float().norm(dim=1, keepdim=True) > length_px).float()
 
 
 def _check_target(logits: torch.Tensor, flow: torch.Tensor, valid: torch.Tensor | None) -> torch.Tensor | None:

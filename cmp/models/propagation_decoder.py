@@ -13,21 +13,21 @@ from cmp.models.backbones import ImageFeatures
 
 
 class PropagationDecoder(nn.Module):
-    """Parallel propagation nets at several scales and a 1x1 convolution: logits at the stride of the top.
+    """Propagate by parallel nets at several scales, classify by a 1x1 convolution: logits at the stride of the top.
 
     Args:
         image_channels: channels of the image encoder's maps by name; this decoder reads "top".
         motion_channels: channels of the encoded guidance.
         num_logits: output channels. `CMP` passes the quantizer's.
-        strides: max-pooling of each net, in cells: the further it reaches, the coarser it sees.
+        strides: max-pooling of each net, in cells: a larger one reaches further and is coarser.
         width: channels inside each net.
-        shortcut: give the last convolution the encoded guidance too, past the nets: what the guides say outright then
-            needs no learning, and training of minutes begins with the rest.
+        shortcut: pass the encoded guidance to the last convolution too. The motion at the points then does not have to
+            be learned, which helps where training takes minutes.
 
     Raises:
-        ValueError: strides is empty, repeats one, or holds one below 1.
+        ValueError: strides is empty, repeats a number, or has one below 1.
 
-    Source: Zhan et al., CVPR 2019, and the authors' code; shortcut is ours.
+    Source: Zhan et al., CVPR 2019, and their code; shortcut is ours.
     """
 
     def __init__(
@@ -45,16 +45,29 @@ class PropagationDecoder(nn.Module):
         self.head = nn.Conv2d(width * len(strides) + shortcut * motion_channels, num_logits, kernel_size=1)
 
     def prepare(self, image: ImageFeatures) -> ImageFeatures:
-        """What `forward` computes from the images alone, here nothing: of their features only what it reads."""
+        """The part of `propagate` that needs the images alone: here it only selects the features that are read."""
         return ImageFeatures(image.top)
 
     def forward(self, image: ImageFeatures, motion: torch.Tensor, *, prepared: bool = False) -> torch.Tensor:
-        """(B, num_logits, h, w) logits from the features of B images, or of one, and (B, C, h, w) encoded guidance.
+        """(B, num_logits, h, w) logits: `propagate`, then `classify`."""
+        return self.classify(self.propagate(image, motion, prepared=prepared))
 
-        With prepared=True image is what `prepare` returned.
+    def propagate(self, image: ImageFeatures, motion: torch.Tensor, *, prepared: bool = False) -> torch.Tensor:
+        """Spread (B, C, h, w) encoded guidance over the features of B images, or of one image.
+
+        Args:
+            image: the image encoder's features; with prepared=True what `prepare` returned.
+            motion: the encoded guidance.
+
+        Returns:
+            (B, C', h, w), which `classify` reads.
         """
         propagated = self.propagation(torch.cat((_as_many(image.top, motion), motion), dim=1))
-        return self.head(torch.cat((propagated, motion), dim=1) if self.shortcut else propagated)
+        return torch.cat((propagated, motion), dim=1) if self.shortcut else propagated
+
+    def classify(self, propagated: torch.Tensor) -> torch.Tensor:
+        """(B, num_logits, h, w) logits from what `propagate` returned."""
+        return self.head(propagated)
 
 
 class SkipPropagationDecoder(nn.Module):
@@ -64,13 +77,13 @@ class SkipPropagationDecoder(nn.Module):
         image_channels: channels of the image encoder's maps by name; this decoder reads "top", "stage1" and "stem".
         motion_channels: channels of the encoded guidance.
         num_logits: output channels. `CMP` passes the quantizer's.
-        strides: max-pooling of each net, in cells. The authors' code builds 1, 2, 4, 8 whatever its config says.
+        strides: max-pooling of each net, in cells. The code of Zhan et al. builds 1, 2, 4, 8 whatever its config says.
         width: channels inside each net; the layers above have 256, 128 and 64.
 
     Raises:
         ValueError: as `PropagationDecoder`, or the image encoder has no stage1 or stem (AlexNet has none).
 
-    Source: the authors' code of Zhan et al., CVPR 2019 (their demos' network).
+    Source: the code of Zhan et al., CVPR 2019 (the network of their demos).
     """
 
     def __init__(
@@ -93,28 +106,42 @@ class SkipPropagationDecoder(nn.Module):
         self.head = nn.Conv2d(64, num_logits, kernel_size=1)
 
     def prepare(self, image: ImageFeatures) -> ImageFeatures:
-        """What `forward` computes from the images alone: one image's serves any number of guidance sets.
+        """The part of `propagate` that needs the images alone: for one image it serves any number of guidance sets.
 
-        A convolution over x and skip side by side is the sum of one over x and one over skip; the latter is done here.
+        A convolution over x and skip joined by channels is the sum of one over x and one over skip; the latter is
+        computed here.
         """
         stem = _convolve_part(self.fuse_stem, self.skip_stem(image.stem), 128)
         stage1 = _convolve_part(self.fuse_stage1, self.skip_stage1(image.stage1), 256)
         return ImageFeatures(image.top, stem, stage1)
 
     def forward(self, image: ImageFeatures, motion: torch.Tensor, *, prepared: bool = False) -> torch.Tensor:
-        """Logits at the stem's size from the features of B images, or of one, and (B, C, h, w) encoded guidance.
+        """(B, num_logits, h, w) logits at the stem's size: `propagate`, then `classify`."""
+        return self.classify(self.propagate(image, motion, prepared=prepared))
 
-        With prepared=True image is what `prepare` returned.
+    def propagate(self, image: ImageFeatures, motion: torch.Tensor, *, prepared: bool = False) -> torch.Tensor:
+        """Spread (B, C, h, w) encoded guidance over the features of B images, or of one image.
+
+        Args:
+            image: the image encoder's features; with prepared=True what `prepare` returned.
+            motion: the encoded guidance, of the size of the features' top.
+
+        Returns:
+            (B, 64, h, w) at the stem's size, which `classify` reads.
         """
         if not prepared:
             image = self.prepare(image)
         x = self.fuse_top(self.propagation(torch.cat((_as_many(image.top, motion), motion), dim=1)))
         x = _finish(self.fuse_stage1, _resize(x, image.stage1), image.stage1)
-        return self.head(_finish(self.fuse_stem, _resize(x, image.stem), image.stem))
+        return _finish(self.fuse_stem, _resize(x, image.stem), image.stem)
+
+    def classify(self, propagated: torch.Tensor) -> torch.Tensor:
+        """(B, num_logits, h, w) logits from what `propagate` returned."""
+        return self.head(propagated)
 
 
 class PropagationNets(nn.Module):
-    """For each stride: max-pool, some 3x3 convolutions, back up to the input's size; all side by side."""
+    """For each stride: max-pool, some 3x3 convolutions, back up to the input's size; all joined by channels."""
 
     def __init__(self, in_channels: int, strides: Sequence[int], *, num_convs: int, width: int) -> None:
         super().__init__()
@@ -141,7 +168,7 @@ def _conv_bn_relu(in_channels: int, out_channels: int) -> nn.Sequential:
 
 
 def _convolve_part(layers: nn.Sequential, x: torch.Tensor, first: int) -> torch.Tensor:
-    """The convolution of a conv-norm-relu over its input channels from `first` on: the part that x has in its sum."""
+    """The contribution of x, the input channels from `first` on, to the convolution of a conv-norm-relu."""
     return F.conv2d(x, layers[0].weight[:, first:], padding=layers[0].padding)
 
 
@@ -152,7 +179,7 @@ def _finish(layers: nn.Sequential, x: torch.Tensor, rest: torch.Tensor) -> torch
 
 
 def _as_many(x: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
-    """The map of one image seen once for each of like's batch; no memory is copied."""
+    """The map of one image repeated for each item of like's batch, without copying memory."""
     return x.expand(like.shape[0], -1, -1, -1)  # len() would fix the batch size in an exported graph
 
 

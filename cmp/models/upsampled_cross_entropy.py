@@ -1,9 +1,9 @@
 """Cross-entropy of bilinearly upsampled logits, without the upsampled logits.
 
 Upsampling commutes with neither softmax nor logarithm, so every pixel needs its own softmax over all bins: at full size
-198 numbers a pixel, 446 MiB for 4 crops of 384. But upsampling is linear, apart along y and x, and knows the gradient's
-way back: the same two matrices transposed. So the image is walked through in bands of rows; a band is upsampled by two
-matrix products, gives its share of the value and of the gradient at once, and is dropped.
+198 numbers per pixel, 446 MiB for 4 crops of 384. But upsampling is linear and separable: two matrices, one along y and
+one along x, and their transposes for the gradient. So the image is processed in bands of rows. A band is upsampled by
+two matrix products, adds its part of the value and of the gradient, and is dropped.
 
 Legend: B batch, L logits, G softmax groups, K bins of a group, H W target pixels, h w cells, R rows of a band.
 """
@@ -14,8 +14,10 @@ from collections.abc import Iterator, Sequence
 import torch
 import torch.nn.functional as F
 
+from cmp.torch_versions import never_compile
+
 IGNORED = -100  # what torch's cross-entropy skips
-# Upsampled logits held at once, in numbers: what caches hold; on a GPU what keeps it busy.
+# How many upsampled logits are in memory at once: as many as fit into caches; on a GPU enough to keep it busy.
 BAND_NUMBERS = {"cpu": 1 << 20, "other": 1 << 24}
 
 Sums = tuple[torch.Tensor, torch.Tensor]
@@ -28,7 +30,7 @@ def plain_cross_entropy(
     quantizer,
     bin_weights: Sequence[torch.Tensor],
 ) -> Sums:
-    """`banded_cross_entropy` as one would write it down: all logits at full size, kept for the backward pass."""
+    """The same as `banded_cross_entropy`, directly: all logits at full size, kept for the backward pass."""
     if known is not None:
         flow = torch.where(known, flow, 0)
     bins = quantizer.quantize(flow)  # (B, G, H, W)
@@ -45,7 +47,7 @@ def plain_cross_entropy(
     return torch.stack(entropies), torch.stack(weights)
 
 
-@torch.compiler.disable  # a compiler would write the loop out, band by band
+@never_compile  # a compiler would unroll the loop over bands
 def banded_cross_entropy(
     logits: torch.Tensor,
     flow: torch.Tensor,
@@ -55,16 +57,16 @@ def banded_cross_entropy(
 ) -> Sums:
     """Cross-entropy of upsampled logits against quantized flow, summed over pixels, for each group.
 
-    Memory beyond inputs and gradient is a band of rows, whatever H is. Numbers are float32 (float64 for float64
-    logits) whatever autocast and the precision of matrix products are set to. Differentiable once, in the logits.
+    Memory beyond inputs and gradient is one band of rows, for any H. All numbers are float32 (float64 for float64
+    logits), whatever autocast and the precision of matrix products are set to. Differentiable once, in the logits.
     A logit of -inf gives NaN, as it does in the plain form, but here also where H x W is h x w.
 
     Args:
         logits: (B, L, h, w); upsampled to H x W, corners aligned.
         flow: (B, 2, H, W), px.
         known: (B, 1, H, W) bool, pixels that count; None for all.
-        quantizer: gives the groups, and bins for flow (`cmp.flow.FlowQuantizer` and its kin).
-        bin_weights: for each group (K,) weights; a pixel weighs what its bin does.
+        quantizer: gives the groups, and bins for flow (`cmp.flow.FlowQuantizer` and similar).
+        bin_weights: for each group (K,) weights; a pixel has the weight of its bin.
 
     Returns:
         (G,) weighted sums of the cross-entropy, and (G,) sums of the weights: their quotient is the mean.
@@ -75,7 +77,7 @@ def banded_cross_entropy(
 
 
 class _BandedCrossEntropy(torch.autograd.Function):
-    """The gradient is found on the way forward, where the softmax is at hand, and only scaled on the way back."""
+    """Computes the gradient in the forward pass, where the softmax is known; the backward pass only scales it."""
 
     @staticmethod
     def forward(ctx, logits, flow, known, quantizer, bin_weights):
@@ -152,19 +154,19 @@ def _upsampling(cells: int, pixels: int, like: torch.Tensor) -> torch.Tensor:
 
 
 def _cells_of_rows(band: slice, cells: int, pixels: int) -> slice:
-    """The cells between which a band of rows lies; one more at each end, since torch's positions are rounded."""
+    """The cells that a band of rows is interpolated from, and one more at each end, since torch rounds positions."""
     first, last = (row * (cells - 1) // max(pixels - 1, 1) for row in (band.start, band.stop - 1))
     return slice(max(first - 1, 0), min(last + 3, cells))
 
 
 def _at_least_float32(logits: torch.Tensor) -> torch.Tensor:
-    # A sum over pixels leaves the range of half precision at once.
+    # A sum over pixels would leave the range of half precision.
     return logits.to(torch.promote_types(logits.dtype, torch.float32))
 
 
 @contextlib.contextmanager
 def _full_precision() -> Iterator[None]:
-    """Matrix products of float32 in float32: TF32 and bfloat16 short cuts would round the logits to 10 or 7 bits."""
+    """Matrix products of float32 in float32: TF32 and bfloat16 would round the logits to 10 or 7 bits."""
     settings = (torch.backends.cuda.matmul, torch.backends.mkldnn.matmul)
     before = [setting.fp32_precision for setting in settings]
     try:

@@ -10,26 +10,31 @@ import unicodedata
 from dataclasses import dataclass
 from pathlib import Path
 
-from cmp.video.readers import is_frame_name, list_frames
+from cmp.images import read_header
+from cmp.video.readers import IMAGE_SUFFIXES, is_frame_name, list_frames
 
 VIDEO_SUFFIXES = (
     ".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".m2v", ".ts", ".mts", ".m2ts", ".wmv", ".asf",
     ".flv", ".f4v", ".3gp", ".3g2", ".ogv", ".ogg", ".vob", ".divx", ".mjpeg", ".mjpg", ".y4m", ".qt", ".m1v", ".mxf",
-    ".dv", ".rm", ".rmvb", ".h264", ".264", ".hevc", ".265", ".ivf", ".nut", ".wtv",
+    ".dv", ".rm", ".rmvb", ".h264", ".264", ".hevc", ".265", ".ivf", ".nut", ".wtv", ".gif", ".apng",
 )  # fmt: skip
+_MAYBE_STILL = (".gif", ".apng")
 _END_BYTES = 64 << 10  # read from each end of a file for its fingerprint
 
 
 @dataclass(frozen=True)
 class VideoSource:
-    """One video: its path relative to the folder searched ("." for the folder itself), and "file" or "frames"."""
+    """One video: its path relative to the folder that was searched ("." for that folder), and "file" or "frames"."""
 
     path: str
     kind: str
 
     @property
     def video_id(self) -> str:
-        """Name of the video inside a store: readable part and hash of the relative path; letters, digits, "_", "-"."""
+        """The name of the video in a store: a readable part and a hash of its relative path.
+
+        It consists of letters, digits, "_" and "-".
+        """
         stem = os.path.splitext(self.path)[0] if self.kind == "file" else self.path
         plain = unicodedata.normalize("NFKD", stem).encode("ascii", "ignore").decode()
         slug = re.sub(r"[^A-Za-z0-9_]+", "-", plain).strip("-_")[-40:].strip("-_") or "video"
@@ -37,27 +42,28 @@ class VideoSource:
 
 
 def find_videos(root: str | os.PathLike, *, leave_out: str | os.PathLike | None = None) -> list[VideoSource]:
-    """Find video files by their suffix, and folders of frames, in a folder and all below it.
+    """Find video files by their suffix, and folders of frames, in a folder and all folders below it.
 
-    A folder is a video if it directly holds at least two .jpg/.png images and no video file (images beside videos are
-    taken for thumbnails). Hidden files and folders are passed over; links to folders are followed once.
+    A folder is a video if it directly contains at least two images (by suffix: `IMAGE_SUFFIXES`) and no video file
+    (images next to videos are taken for thumbnails). A .gif or .apng file with a single image counts as neither. Hidden
+    files and folders are skipped; links to folders are followed once.
 
     Args:
         root: the folder to search.
-        leave_out: a folder not to enter (the store, if it lies inside).
+        leave_out: a folder to skip (the store, if it is inside root).
 
     Returns:
-        Sorted by path; empty if there are none.
+        The videos, sorted by path; empty if there are none.
 
     Raises:
         FileNotFoundError, NotADirectoryError: `root` is not a folder.
-        ValueError: two videos get one id (the message names both).
+        ValueError: two videos get the same id (the message names both).
     """
     root = Path(root)
     if not root.exists():
         raise FileNotFoundError(f"{root}: no such folder")
     if not root.is_dir():
-        raise NotADirectoryError(f"{root}: not a folder; give the folder that holds the videos")
+        raise NotADirectoryError(f"{root}: not a folder; give the folder that contains the videos")
     seen = {os.path.realpath(leave_out)} if leave_out is not None else set()
     found = []
     for folder, folders, names in os.walk(root, followlinks=True):
@@ -69,6 +75,7 @@ def find_videos(root: str | os.PathLike, *, leave_out: str | os.PathLike | None 
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         relative = os.path.relpath(folder, root)
         videos = [n for n in names if n.lower().endswith(VIDEO_SUFFIXES) and not n.startswith(".")]
+        videos = [n for n in videos if not (n.lower().endswith(_MAYBE_STILL) and _is_still(os.path.join(folder, n)))]
         found += [VideoSource(os.path.normpath(os.path.join(relative, name)), "file") for name in videos]
         if not videos and sum(map(is_frame_name, names)) >= 2:
             found.append(VideoSource(relative, "frames"))
@@ -81,10 +88,25 @@ def find_videos(root: str | os.PathLike, *, leave_out: str | os.PathLike | None 
     return found
 
 
-def fingerprint(root: str | os.PathLike, source: VideoSource) -> dict:
-    """Tell cheaply whether a video is still the same: {"bytes", "sha256_ends"}.
+def _is_still(path: str) -> bool:
+    try:
+        return not read_header(path, look_for_more=True).is_animated
+    except (ValueError, OSError):  # broken: it counts as a video, and the job will state what is wrong with it
+        return False
 
-    For a file the hash is of its first and last 64 KiB; for frames, of all names and sizes and the first frame.
+
+def nothing_found(where: str) -> str:
+    """The message for a folder in which `find_videos` found nothing; it lists what would have counted."""
+    return (
+        f"{where}: contains no videos; looked, also in subfolders, for files ending in {', '.join(VIDEO_SUFFIXES)} and "
+        f"for folders with at least two frames ({', '.join(IMAGE_SUFFIXES)})"
+    )
+
+
+def fingerprint(root: str | os.PathLike, source: VideoSource) -> dict:
+    """Make a cheap fingerprint of a video, to see later whether it has changed: {"bytes", "sha256_ends"}.
+
+    The hash of a file covers its first and last 64 KiB; that of frames covers all names and sizes and the first frame.
 
     Raises:
         OSError: the file cannot be read, or is a pipe, a device or a socket (which is not opened: that can block).

@@ -1,34 +1,41 @@
-"""Read frames of a video in rising order: PyAV, decord and folders of frames behind one protocol.
+"""Read frames of a video in rising order: PyAV, decord, torchcodec and folders of frames behind one protocol.
 
-Frames are streamed in bounded batches and come upright (rotation metadata applied) as RGB. A video that breaks off
-gives what can be read; the reader's `problem` then says what is wrong. Decoders are not believed: the container is
-walked once, packet by packet, and that walk tells how many frames there are and when each is shown.
+Frames are streamed in bounded batches as RGB, rotated and mirrored as players show them (by the display matrix of a
+file, by the EXIF orientation of an image). Of a video that breaks off the readable frames are returned, and the
+reader's `problem` states what is wrong. What a container claims is not trusted: its packets are read once, and from
+them follows how many frames there are and when each is shown.
 
-PyAV is the first choice. Decord, as fast on one thread, can hang for ever in native code on broken files, decodes on
-without bound while its caller is busy, and gives garbage without a word where parameters change on the way (several
-recordings joined without re-encoding). It is the second opinion where PyAV crashes or hangs; for that, jobs over many
-videos run readers in child processes that can be killed (`data_prep.executors`).
+Files are read by PyAV. Decord is used only on request: its FFmpeg is years older (docs/robustness.md), it can hang
+forever in native code on broken files, keeps decoding without bound while its caller is busy, and silently returns
+garbage where parameters change within a file (several recordings joined without re-encoding). Torchcodec, too, is used
+only on request: it is an optional package, and it does not report frames that the decoder invented. Any decoder may
+crash, so jobs over many videos run readers in child processes that can be killed (`data_prep.executors`).
 """
 
 from __future__ import annotations
 
 import os
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
 import av
-import cv2
 import numpy as np
 
+from cmp.images import SUFFIXES as IMAGE_SUFFIXES
+from cmp.images import ImageHeader, Levels, read_header, read_image, read_levels, turn
 from cmp.video.probe import FileProbe, open_container, packets, probe_file, reason_of
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
-BACKENDS = ("auto", "decord", "pyav", "frames")
-_BATCH_BYTES = 16 << 20  # frames asked of decord at a time; one frame is always allowed
-_WORTH_A_JUMP = 48  # frames that need not be decoded
-_DECORD_BYTES = 256 << 20  # decord is trusted with files whose frames, all together, stay below this
+FILE_BACKENDS = ("auto", "decord", "pyav", "torchcodec", "torchcodec-cuda")  # what can be asked for files
+BACKENDS = (*FILE_BACKENDS, "frames")
+_BATCH_BYTES = 16 << 20  # of the frames in one request to decord or torchcodec; one frame is always allowed
+_WORTH_A_JUMP = 48  # a jump must save the decoding of this many frames
+_DECORD_BYTES = 256 << 20  # of the frames that decord passes before the file is opened anew
+_MAX_HEADERS = 1024  # headers that are read to find the common size of a folder of frames
+_MAX_NOTES = 5  # files of a folder that a problem names; the others are counted
+_MAX_LEVELS = 16  # frames from whose values black and white are found, in a folder of frames of more than 8 bits
 
 
 class Frame(NamedTuple):
@@ -40,19 +47,21 @@ class Frame(NamedTuple):
 
 
 class VideoReader(Protocol):
-    """What every reader offers. Use it as a context manager, or call `close`."""
+    """The interface of all readers. Use a reader as a context manager, or call `close`."""
 
-    backend: str  # who delivers the frames
-    num_frames: int  # frames the file holds as far as can be told without decoding them; fewer may be readable
+    backend: str  # "pyav", "decord", "torchcodec", "torchcodec-cuda" or "frames"
+    num_frames: int  # frames in the file, found without decoding them; fewer may be readable
     fps: float  # frames per second, averaged over the file
     size_hw: tuple[int, int]  # upright height and width, px
     times_s: np.ndarray  # (num_frames,) float64, seconds since the first frame, rising
-    problem: str | None  # what is wrong with the file, so far as met; complete once `read` has ended
+    problem: str | None  # what was found wrong with the file so far; complete once `read` has ended
 
     def read(self, indices: Iterable[int]) -> Iterator[Frame]:
-        """Yield the frames at these strictly rising positions; ends early, with `problem` set, where the file breaks.
+        """Yield the frames at these strictly rising positions. Call it once per reader.
 
-        Raises ValueError if the positions do not rise, or lie outside [0, num_frames). Call it once per reader.
+        It ends early, with `problem` set, if the file breaks off.
+
+        Raises ValueError if the positions do not rise, or are outside [0, num_frames).
         """
 
     def close(self) -> None: ...
@@ -72,22 +81,22 @@ def open_video(
     """Open a video file or a folder of frames.
 
     Args:
-        path: a video file, or a folder that holds .jpg/.jpeg/.png frames.
-        backend: "auto" is "frames" for a folder and "pyav" for a file. "decord" refuses what it is known to read badly:
-            files stored rotated, files whose time stamps it sees otherwise than the container states, and files whose
-            frames would fill more than 256 MiB (seen: 4 GB on 9,000 frames of 640 x 360; a call of its `seek`, which
-            would stop that, makes frames come out wrong).
+        path: a video file, or a folder of frames: image files, see `cmp.images`.
+        backend: "auto" is "frames" for a folder and "pyav" for a file. "decord" and "torchcodec" (on the CPU;
+            "torchcodec-cuda" decodes on the GPU) refuse files that they are known to read badly: files whose frames
+            they count or time differently than the container states. "decord" also refuses files that are to be shown
+            rotated by 90 degrees (it returns garbage); "torchcodec" files that are broken off or damaged as far as
+            their packets show it.
         folder_fps: frames per second assumed for a folder of frames, which states none.
-        on_work: called now and then by what can take long without giving a frame: the walk through a file's packets,
-            and decoding frames between those asked for (but not by decord).
+        on_work: called now and then during steps that can take long without yielding a frame: the walk through a
+            file's packets, and decoding frames between the requested ones (not with decord).
 
     Raises:
-        ValueError: an unknown backend, or the file cannot be read as a video (the message names it): also pipes,
-            devices and sockets, which are never opened, since they need not have an end.
-        FileNotFoundError: nothing is there.
+        ValueError: an unknown backend, or one that is not installed; or the file cannot be read as a video (the message
+            names it). Pipes, devices and sockets are refused without opening them, since they need not have an end.
+        FileNotFoundError: the path does not exist.
     """
-    if backend not in BACKENDS:
-        raise ValueError(f"backend must be one of {', '.join(BACKENDS)}, got {backend!r}")
+    check_backend(backend)
     path = Path(path)
     if not path.exists():
         raise FileNotFoundError(f"{path}: no such video")
@@ -98,19 +107,56 @@ def open_video(
     if not path.is_file():
         raise ValueError(f"{path}: is a pipe, a device or a socket, not a file")
     probe = probe_file(path, on_work)
-    return DecordReader(path, probe) if backend == "decord" else PyavReader(path, probe, on_work)
+    if backend == "decord":
+        return DecordReader(path, probe)
+    if backend.startswith("torchcodec"):
+        return TorchcodecReader(path, probe, on_work, device="cuda" if backend.endswith("cuda") else "cpu")
+    return PyavReader(path, probe, on_work)
+
+
+def check_backend(backend: str) -> None:
+    """Raise ValueError if the backend is unknown, or if it is torchcodec and cannot be used here."""
+    if backend not in BACKENDS:
+        raise ValueError(f"backend must be one of {', '.join(BACKENDS)}, got {backend!r}")
+    if not backend.startswith("torchcodec"):
+        return
+    try:
+        import torchcodec.decoders  # noqa: F401  # an optional package, slow to import: only where it is used
+    except ModuleNotFoundError as error:
+        raise ValueError(
+            f"reader {backend}: the package torchcodec is not installed; pip install 'cmp-motion[torchcodec]'"
+        ) from error
+    except (ImportError, OSError, RuntimeError) as error:  # it loads FFmpeg when it is imported
+        raise ValueError(
+            f"reader {backend}: torchcodec cannot be loaded; it needs FFmpeg's shared libraries (for example `apt "
+            f"install ffmpeg`) and the release that belongs to the installed torch ({reason_of(error)})"
+        ) from error
+    if backend.endswith("cuda"):
+        import torch
+
+        if not torch.cuda.is_available():
+            raise ValueError(f"reader {backend}: needs a CUDA GPU, and torch finds none here; use torchcodec")
 
 
 def natural_key(name: str) -> tuple:
-    """Sort key that puts frame10 after frame9."""
-    return tuple((0, int(part), part) if part.isdigit() else (1, 0, part) for part in re.split(r"([0-9]+)", name))
+    """A sort key that puts frame10 after frame9. Only the digits 0 to 9 are numbers, not those of other scripts."""
+    parts = re.split(r"([0-9]+)", name)  # text and digits in turn
+    return tuple((0, int(part), part) if i % 2 else (1, 0, part) for i, part in enumerate(parts))
 
 
 def list_frames(folder: str | os.PathLike) -> list[str]:
     """Names of the image files directly in a folder, in natural order; hidden files are left out."""
     with os.scandir(folder) as entries:
-        names = [entry.name for entry in entries if is_frame_name(entry.name) and entry.is_file()]
+        names = [entry.name for entry in entries if is_frame_name(entry.name) and _is_file(entry)]
     return sorted(names, key=natural_key)
+
+
+def _is_file(entry: os.DirEntry) -> bool:
+    """Whether an entry is an ordinary file, or a link to one; False for a link that leads to itself."""
+    try:
+        return entry.is_file()
+    except OSError:
+        return False
 
 
 def is_frame_name(name: str) -> bool:
@@ -119,7 +165,10 @@ def is_frame_name(name: str) -> bool:
 
 
 class _Reader:
-    """The part all readers share: closing, and the check of the positions asked for."""
+    """The part that all readers share: closing, and the check of the requested positions."""
+
+    num_frames: int
+    problem: str | None
 
     def close(self) -> None:
         pass
@@ -135,7 +184,7 @@ class _Reader:
         if any(b <= a for a, b in zip(wanted, wanted[1:])):
             raise ValueError("frame positions must rise strictly")
         if wanted and (wanted[0] < 0 or wanted[-1] >= self.num_frames):
-            raise ValueError(f"frame positions must lie in [0, {self.num_frames}), got {wanted[0]} .. {wanted[-1]}")
+            raise ValueError(f"frame positions must be in [0, {self.num_frames}), got {wanted[0]} .. {wanted[-1]}")
         return wanted
 
     def _note(self, problem: str) -> None:
@@ -144,13 +193,13 @@ class _Reader:
 
 
 class PyavReader(_Reader):
-    """FFmpeg through PyAV, one thread: decodes straight through and converts only the frames asked for.
+    """FFmpeg through PyAV, one thread: decodes all frames in order and converts only the requested ones.
 
-    Where the next frame asked for lies far ahead, it jumps over what lies between: to the last key frame but one before
-    it, so that a whole group of pictures is decoded before the one that counts, and nothing can refer to what was
-    jumped over. That gives the same frames or is not done: a frame is placed by its time stamp, not by where the jump
-    should have led; the first frame that a jump would bring is decoded both ways, and if they differ no jump is made.
-    Decoding always begins with the first packet, which may say who encoded the file and so how to decode the rest.
+    If the next requested frame is far ahead, it jumps to the last key frame but one before it. A whole group of
+    pictures (GOP) is then decoded before the one with the frame, so the frame cannot depend on anything that was
+    skipped. A jump never changes the result: a frame's position follows from its time stamp, not from the target of
+    the jump. The first frame after a jump is decoded both ways; if the two differ, no jump is made in this file.
+    Decoding always begins with the first packet, which may name the encoder, and with it how to decode the rest.
     """
 
     backend = "pyav"
@@ -159,7 +208,7 @@ class PyavReader(_Reader):
         self._path, self._probe, self._on_work = path, probe, on_work
         self.num_frames, self.fps, self.size_hw = len(probe.times_s), probe.fps, probe.size_hw
         self.times_s, self.problem = probe.times_s, probe.problem
-        self._position_of = {} if probe.pts is None else dict(zip(probe.pts.tolist(), range(len(probe.pts))))
+        self._pts = np.empty(0, np.int64) if probe.pts is None else probe.pts
         self._jumps: bool | None = None  # whether jumps give the same frames; None: not tried yet
 
     def read(self, indices: Iterable[int]) -> Iterator[Frame]:
@@ -182,7 +231,7 @@ class PyavReader(_Reader):
                         frames = self._decoded(container, stream, index, start)
                     elif start is not None:
                         by_jump = self._image_by_jump(start, target)
-                        self._jumps = False  # until the same image has come straight
+                        self._jumps = False  # until decoding in order has given the same image
                     while index < target:
                         index, decoded = next(frames, (self.num_frames, None))
                     if decoded is None:
@@ -204,10 +253,15 @@ class PyavReader(_Reader):
             self._note(f"reading ended after {given} of {len(wanted)} frames")
 
     def _upright(self, decoded: av.VideoFrame) -> np.ndarray:
-        return np.ascontiguousarray(np.rot90(decoded.to_ndarray(format="rgb24"), self._probe.quarter_turns))
+        return np.ascontiguousarray(turn(decoded.to_ndarray(format="rgb24"), self._probe.orientation))
+
+    def _position(self, pts: int | None, otherwise: int) -> int:
+        """The position of the frame with this stamp; `otherwise` where no frame has it."""
+        position = len(self._pts) if pts is None else int(np.searchsorted(self._pts, pts))
+        return position if position < len(self._pts) and self._pts[position] == pts else otherwise
 
     def _jump(self, index: int, target: int) -> int | None:
-        """The key frame to jump to on the way from a frame to a later one; None if decoding on is as good."""
+        """The key frame to jump to on the way from a frame to a later one; None if decoding in order is as fast."""
         before = int(np.searchsorted(self._probe.keys, target, side="right")) - 2
         if before < 0 or self._jumps is False or self._probe.keys[before] < index + _WORTH_A_JUMP:
             return None
@@ -229,11 +283,12 @@ class PyavReader(_Reader):
     def _decoded(
         self, container, stream, last: int = -1, start: int | None = None
     ) -> Iterator[tuple[int, av.VideoFrame]]:
-        """Every frame after `last` that decodes, with its position; what is damaged is stepped over.
+        """Yield every frame after `last` that can be decoded, with its position; damaged frames are skipped.
 
-        Damage goes from frame to frame, as they are made of those before: up to the next key frame none is given.
+        Frames are computed from earlier ones, so damage passes on: after it, no frame is yielded up to the next key
+        frame.
 
-        start: the key frame that was jumped to. If decoding begins behind it, this goes back to the beginning.
+        start: the key frame that was jumped to. If decoding begins after it, this goes back to the beginning.
         """
         landed, damaged = start is None, False
         for packet in packets(container, stream):
@@ -245,10 +300,10 @@ class PyavReader(_Reader):
                 continue
             for frame in frames:
                 if frame.is_corrupt:
-                    self._note(f"damaged after frame {last} (the decoder made up a part of a frame)")
+                    self._note(f"damaged after frame {last} (the decoder invented a part of a frame)")
                 damaged = frame.is_corrupt or (damaged and not frame.key_frame)
-                # The stamp tells the position even where frames before it were lost; else count, but not after a jump.
-                index = self._position_of.get(frame.pts, last + 1 if start is None else -1)
+                # The stamp gives the position even if earlier frames were lost. Without it count, but not after a jump.
+                index = self._position(frame.pts, last + 1 if start is None else -1)
                 if not landed and index > start:
                     self._jumps = False
                     container.seek(int(self._probe.pts[0]), stream=stream)
@@ -264,7 +319,10 @@ class PyavReader(_Reader):
 
 
 class DecordReader(_Reader):
-    """decord, one thread, batches of rising positions; for what it refuses see `open_video`."""
+    """decord, one thread, batches of rising positions; for what it refuses see `open_video`.
+
+    A long file is read in ranges of frames, and opened anew for each, so that no state of decord grows with its length.
+    """
 
     backend = "decord"
 
@@ -272,22 +330,28 @@ class DecordReader(_Reader):
         import decord  # a slow import with native code: only where it is used
 
         decord.logging.set_level(decord.logging.QUIET)
-        if probe.quarter_turns:
-            raise ValueError(f"{path}: is stored rotated, which decord undoes for some containers only")
-        if len(probe.times_s) * 3 * probe.size_hw[0] * probe.size_hw[1] > _DECORD_BYTES:
-            raise ValueError(f"{path}: is too long for decord, whose memory grows with it")
+        self._open = lambda: decord.VideoReader(os.path.abspath(path), ctx=decord.cpu(0), num_threads=1)
         try:
-            self._reader = decord.VideoReader(os.path.abspath(path), ctx=decord.cpu(0), num_threads=1)
+            self._reader = self._open()
             count = len(self._reader)
             starts = np.asarray(self._reader.get_frame_timestamp(range(count)), np.float64).reshape(-1, 2)[:, 0]
         except Exception as error:  # decord's own classes derive from Exception alone
             raise ValueError(f"{path}: decord cannot open it ({reason_of(error)})") from error
-        # Its seeks go by these stamps, and its count takes in frames that never come: if it disagrees with the
-        # container, its frames cannot be placed.
+        # It seeks by these stamps, and it counts frames that cannot be decoded. If it disagrees with the container, the
+        # positions of its frames are unknown.
         if count != len(probe.times_s) or np.abs(starts - probe.times_s).max() > 0.5 / probe.fps:
             raise ValueError(f"{path}: decord's time table does not agree with the container's")
         self.num_frames, self.fps, self.size_hw = count, probe.fps, probe.size_hw
         self.times_s, self.problem = probe.times_s, probe.problem
+        self._turn = 1
+        if probe.orientation > 4:
+            raise ValueError(f"{path}: is to be shown turned by a quarter, which decord cannot; use the reader pyav")
+        if probe.orientation > 1:  # it turns the frames of some containers and not of others, and never mirrors them
+            try:
+                given = self._reader.get_batch([0]).asnumpy()[0]
+            except Exception as error:  # decord's own classes derive from Exception alone
+                raise ValueError(f"{path}: decord cannot read its first frame ({reason_of(error)})") from error
+            self._turn = _turn_left(path, probe, given, "decord")
 
     def read(self, indices: Iterable[int]) -> Iterator[Frame]:
         wanted = self._checked(indices)
@@ -295,16 +359,19 @@ class DecordReader(_Reader):
 
     def _read(self, wanted: list[int]) -> Iterator[Frame]:
         height, width = self.size_hw
-        if wanted and wanted[0] > 0:  # the first packet may say how to decode the rest, and decord would jump over it
-            try:
-                self._reader.get_batch([0])
-            except Exception as error:  # decord's own classes derive from Exception alone
-                self._note(f"decord cannot read the first frame ({reason_of(error)})")
-                return
+        frames_in_range = max(1, _DECORD_BYTES // (3 * height * width))
         batch_size = max(1, min(16, _BATCH_BYTES // (3 * height * width)))
+        range_start = 0  # the first frame that was read since the file was opened
         for start in range(0, len(wanted), batch_size):
             batch = wanted[start : start + batch_size]
             try:
+                is_new = start == 0 or batch[-1] - range_start >= frames_in_range
+                if is_new:
+                    range_start = batch[0]
+                if is_new and start > 0:
+                    self._reader = self._open()
+                if is_new and batch[0] > 0:  # the first packet may state how to decode the rest, and would be skipped
+                    self._reader.get_batch([0])
                 images = self._reader.get_batch(batch).asnumpy()
             except Exception as error:  # decord's own classes derive from Exception alone
                 self._note(f"decord stopped after {start} of {len(wanted)} frames ({reason_of(error)})")
@@ -313,14 +380,134 @@ class DecordReader(_Reader):
                 self._note(f"decord gives frames of shape {images.shape[1:]} instead of {(height, width, 3)}")
                 return
             for index, image in zip(batch, images):
-                yield Frame(index, float(self.times_s[index]), image)
+                yield Frame(index, float(self.times_s[index]), np.ascontiguousarray(turn(image, self._turn)))
 
     def close(self) -> None:
         self._reader = None
 
 
+def _turn_left(path: str | os.PathLike, probe: FileProbe, given: np.ndarray, backend: str) -> int:
+    """How a reader's frames are still to be turned to be shown, numbered as in EXIF; its first frame tells what it did.
+
+    Raises ValueError if that cannot be told, for example because the frame looks the same when turned.
+    """
+    try:
+        with open_container(path) as (container, stream):
+            frames = (frame for packet in packets(container, stream) for frame in packet.decode())
+            stored = next(frames).to_ndarray(format="rgb24")
+    except (av.FFmpegError, OSError, StopIteration) as error:
+        raise ValueError(f"{path}: its first frame cannot be read ({reason_of(error)})") from error
+    errors = {}
+    for done in range(1, 9):
+        turned = turn(stored, done)
+        if turned.shape == given.shape:
+            errors[done] = float(np.abs(turned.astype(np.int16) - given).mean())
+    best, second, *_ = [*sorted(errors, key=lambda done: errors[done]), 0, 0]
+    if not errors or errors[best] > 2 or errors[second] < 2 * errors[best] + 0.1:
+        raise ValueError(f"{path}: how far {backend} turns its frames cannot be told; use the reader pyav")
+    grid = np.arange(6).reshape(2, 3)
+    wanted = turn(grid, probe.orientation)
+    return next(k for k in range(1, 9) if np.array_equal(turn(turn(grid, best), k), wanted))
+
+
+class TorchcodecReader(_Reader):
+    """torchcodec, one thread, or the GPU's decoder: batches of rising positions; `open_video` states what it refuses.
+
+    It does not report frames that the decoder invented in damaged parts. A frame whose time stamp is not the one that
+    the container states for its position ends the reading.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike,
+        probe: FileProbe,
+        on_work: Callable[[], None] | None = None,
+        *,
+        device: str = "cpu",
+    ) -> None:
+        from torchcodec.decoders import VideoDecoder
+
+        self.backend = "torchcodec" if device == "cpu" else f"torchcodec-{device}"
+        self._on_work, self._file = on_work, None
+        if probe.problem is not None:
+            raise ValueError(f"{path}: {probe.problem}; torchcodec does not report damage, use the reader pyav")
+        source: object = os.path.abspath(path)  # so that no file name is taken for a protocol
+        try:
+            str(source).encode("utf-8")
+        except UnicodeEncodeError:  # FFmpeg takes only text as a name
+            source = self._file = open(path, "rb")
+        try:
+            with open_container(path) as (_, stream):
+                number = stream.index
+            decoder = VideoDecoder(source, stream_index=number, dimension_order="NHWC", device=device)
+            count = len(decoder)
+            size_hw = (decoder.metadata.height, decoder.metadata.width)
+            first = self._frames(decoder, [0])
+        except Exception as error:  # torch's operators raise RuntimeError, and others for odd metadata
+            self.close()
+            raise ValueError(f"{path}: torchcodec cannot open it ({reason_of(error)})") from error
+        self._decoder, self._start_s = decoder, first[1][0]
+        try:
+            if count != len(probe.times_s):
+                raise ValueError(f"{path}: torchcodec counts {count} frames, the container {len(probe.times_s)}")
+            if size_hw not in (probe.coded_size_hw, probe.size_hw):
+                raise ValueError(f"{path}: torchcodec finds frames of {size_hw}, the container {probe.coded_size_hw}")
+            self._turn = 1 if probe.orientation == 1 else _turn_left(path, probe, first[0][0], self.backend)
+        except ValueError:
+            self.close()
+            raise
+        self.num_frames, self.fps, self.size_hw = count, probe.fps, probe.size_hw
+        self.times_s, self.problem = probe.times_s, None
+
+    @staticmethod
+    def _frames(decoder, positions: list[int]) -> tuple[np.ndarray, np.ndarray]:
+        """Frames (N, H, W, 3) uint8 and their time stamps (N,) s, as the decoder gives them."""
+        found = decoder.get_frames_at(indices=positions)
+        return found.data.cpu().numpy(), found.pts_seconds.numpy()
+
+    def read(self, indices: Iterable[int]) -> Iterator[Frame]:
+        wanted = self._checked(indices)
+        return self._read(wanted)
+
+    def _read(self, wanted: list[int]) -> Iterator[Frame]:
+        height, width = self.size_hw
+        batch_size = max(1, min(16, _BATCH_BYTES // (3 * height * width)))
+        for start in range(0, len(wanted), batch_size):
+            batch = wanted[start : start + batch_size]
+            try:
+                images, stamps_s = self._frames(self._decoder, batch)
+            except Exception as error:  # torch's operators raise RuntimeError, and others
+                self._note(f"torchcodec stopped after {start} of {len(wanted)} frames ({reason_of(error)})")
+                return
+            for index, image, stamp_s in zip(batch, images, stamps_s):
+                image = np.ascontiguousarray(turn(image, self._turn))
+                if image.shape != (height, width, 3):
+                    self._note(f"the frame size changes at frame {index}")
+                    return
+                near = self.times_s[max(0, index - 1) : index + 2] - (stamp_s - self._start_s)
+                if int(np.abs(near).argmin()) != min(1, index):
+                    self._note(f"torchcodec's time of frame {index} is not the container's")
+                    return
+                yield Frame(index, float(self.times_s[index]), image)
+            if self._on_work is not None:
+                self._on_work()
+
+    def close(self) -> None:
+        self._decoder = None
+        if self._file is not None:
+            self._file.close()
+
+
 class FramesReader(_Reader):
-    """A folder of image files in natural order; the first frame's size holds for all."""
+    """A folder of image files in natural order; the video has the most common size among them.
+
+    Files of another size, and broken ones, are skipped and named in `problem`. At the beginning and the end (for
+    example a cover) they do not count as positions; in between they do, so that the times of the other frames stay
+    right.
+
+    Sizes are read from the headers of all files, or of 1024 spread over a longer folder. Images of more than 8 bits
+    are all scaled by the same levels, found in 16 of them, so that the brightness does not jump; see `cmp.images`.
+    """
 
     backend = "frames"
 
@@ -328,15 +515,28 @@ class FramesReader(_Reader):
         if fps <= 0:
             raise ValueError(f"fps must be above 0, got {fps}")
         self._folder = Path(folder)
-        self._names = list_frames(folder)
-        if not self._names:
-            raise ValueError(f"{folder}: holds no .jpg or .png frames")
-        self.num_frames, self.fps, self.problem = len(self._names), float(fps), None
+        self._notes: list[str] = []
+        self.problem = None
+        names = list_frames(folder)
+        if not names:
+            raise ValueError(f"{folder}: contains no {', '.join(IMAGE_SUFFIXES)} frames")
+        self._headers: dict[str, ImageHeader | str] = {}  # or what is wrong with the file
+        for position in _spread(len(names), _MAX_HEADERS):
+            self._header(names[position])
+        known = [header for header in self._headers.values() if isinstance(header, ImageHeader)]
+        if not known:
+            raise ValueError(f"{folder}: none of its frames can be read; {self._headers[names[0]]}")
+        (self.size_hw, _), *_ = Counter(header.size_hw for header in known).most_common(1)
+        begin = next(i for i in range(len(names)) if self._fits(names[i]))
+        end = next(i for i in range(len(names), 0, -1) if self._fits(names[i - 1]))
+        self._names = names = names[begin:end]
+        self._levels = self._common_levels(names)
+        self._headers.clear()
+        self.num_frames, self.fps = len(names), float(fps)
         self.times_s = np.arange(self.num_frames) / self.fps
-        image = self._load(0)
-        if image is None:
-            raise ValueError(f"{self._folder / self._names[0]}: cannot be decoded as an image")
-        self.size_hw = image.shape[:2]
+        first = self._load(names[0])
+        if not isinstance(first, str):
+            self.size_hw = first.shape[:2]  # may differ from the header's, see `read_header`
 
     def read(self, indices: Iterable[int]) -> Iterator[Frame]:
         wanted = self._checked(indices)
@@ -344,18 +544,63 @@ class FramesReader(_Reader):
 
     def _read(self, wanted: list[int]) -> Iterator[Frame]:
         for index in wanted:
-            image = self._load(index)
-            if image is None or image.shape[:2] != self.size_hw:
-                what = "cannot be decoded" if image is None else f"is {image.shape[:2]} instead of {self.size_hw}"
-                self._note(f"{self._names[index]} {what}")
-                continue
-            yield Frame(index, float(self.times_s[index]), image)
+            image = self._load(self._names[index])
+            if isinstance(image, str):
+                self._note(image)
+            elif image.shape[:2] != self.size_hw:
+                self._note_size(self._names[index], image.shape[:2])
+            else:
+                yield Frame(index, float(self.times_s[index]), image)
 
-    def _load(self, index: int) -> np.ndarray | None:
-        # imdecode and not imread: imread cannot open every file name, and prints where it fails.
-        data = np.fromfile(self._folder / self._names[index], np.uint8)
+    def _load(self, name: str) -> np.ndarray | str:
+        """Read a frame; returns what is wrong with it, as text, if it cannot be read."""
         try:
-            image = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
-        except cv2.error:
-            image = None
-        return None if image is None else cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+            return read_image(self._folder / name, levels=self._levels)
+        except (ValueError, OSError) as error:
+            return self._without_folder(error)
+
+    def _header(self, name: str) -> ImageHeader | str:
+        if name not in self._headers:
+            try:
+                self._headers[name] = read_header(self._folder / name)
+            except (ValueError, OSError) as error:
+                self._headers[name] = self._without_folder(error)
+        return self._headers[name]
+
+    def _fits(self, name: str) -> bool:
+        header = self._header(name)
+        if isinstance(header, str):
+            self._note(header)
+        elif header.size_hw != self.size_hw:
+            self._note_size(name, header.size_hw)
+        else:
+            return True
+        return False
+
+    def _common_levels(self, names: list[str]) -> Levels | None:
+        deep = [name for name in names if getattr(self._headers.get(name), "is_deep", False)]
+        found: list[Levels] = []
+        for position in _spread(len(deep), _MAX_LEVELS):
+            try:
+                levels = read_levels(self._folder / deep[position])
+            except (ValueError, OSError):
+                continue  # named when the frame is asked for
+            found += [] if levels is None else [levels]
+        return Levels(min(each.black for each in found), max(each.white for each in found)) if found else None
+
+    def _without_folder(self, error: Exception) -> str:
+        return str(error).replace(f"{self._folder}{os.sep}", "", 1)  # records must not depend on the videos' folder
+
+    def _note_size(self, name: str, size_hw: tuple[int, int]) -> None:
+        self._note(f"{name} is {size_hw} instead of {self.size_hw} (height, width)")
+
+    def _note(self, problem: str) -> None:
+        if problem not in self._notes:
+            self._notes.append(problem)
+        more = len(self._notes) - _MAX_NOTES
+        self.problem = "; ".join(self._notes[:_MAX_NOTES]) + (f"; and {more} more" if more > 0 else "")
+
+
+def _spread(count: int, at_most: int) -> list[int]:
+    """At most at_most positions below count, evenly spread from the first to the last."""
+    return np.unique(np.linspace(0, count - 1, min(count, at_most)).round().astype(int)).tolist() if count else []

@@ -1,4 +1,4 @@
-"""Write frames as MP4 or GIF."""
+"""Write frames as MP4 or GIF, and single images as PNG."""
 
 from __future__ import annotations
 
@@ -7,31 +7,44 @@ from collections.abc import Iterable, Iterator
 from fractions import Fraction
 from itertools import chain
 from pathlib import Path
+from typing import BinaryIO
 
 import av
 import numpy as np
 from PIL import Image
 
-SLOWEST_FPS, FASTEST_FPS = 0.01, 1000  # a GIF cannot say that a frame lasts for more than eleven minutes
+from cmp.files import NewFile, check_writable
+
+MAX_GIF_PIXELS = 1 << 29  # Pillow keeps all frames of a GIF in memory until it is written: a byte or two per pixel
+SLOWEST_FPS, FASTEST_FPS = 0.01, 1000  # a frame of a GIF lasts at most eleven minutes
 
 
 def check_video_path(path: str | os.PathLike) -> Path:
-    """The path, if `write_video` could write there: to be asked before the work that the film shows.
+    """Return the path if `write_video` can write there. Call it before the long work that makes the frames.
 
     Raises:
-        ValueError: another suffix than .mp4 and .gif.
-        FileNotFoundError: the folder is missing.
+        ValueError: the suffix is not .mp4 or .gif.
+        FileNotFoundError: the folder does not exist.
+        OSError: the name is already that of a folder, or of something else that is not a file.
     """
     path = Path(path)
     if path.suffix.lower() not in (".mp4", ".gif"):
         raise ValueError(f"{path}: expected a name ending in .mp4 or .gif")
-    if not path.parent.is_dir():
-        raise FileNotFoundError(f"{path}: no such folder: {path.parent}")
+    check_writable(path)
     return path
 
 
+def check_gif_size(path: str | os.PathLike, num_frames: int, size_hw: tuple[int, int]) -> None:
+    """Raise ValueError if a GIF of num_frames frames of this size has more than MAX_GIF_PIXELS; MP4 has no limit."""
+    if Path(path).suffix.lower() == ".gif" and num_frames * size_hw[0] * size_hw[1] > MAX_GIF_PIXELS:
+        raise ValueError(
+            f"{path}: a GIF may have {MAX_GIF_PIXELS:,} pixels in all its frames, as all are kept in memory, got "
+            f"{num_frames} frames of {size_hw[1]} x {size_hw[0]}; write .mp4, or fewer or smaller frames"
+        )
+
+
 def write_video(path: str | os.PathLike, frames: Iterable[np.ndarray], fps: float, *, crf: int = 18) -> None:
-    """Write frames to a file, which gets its name only when it is whole.
+    """Write frames to a video file, which gets its name only when it is complete.
 
     Args:
         path: ends in .mp4 (H.264) or .gif.
@@ -40,41 +53,54 @@ def write_video(path: str | os.PathLike, frames: Iterable[np.ndarray], fps: floa
         crf: H.264 quality, 0 (nearly lossless) to 51; 18 looks like the original.
 
     Raises:
-        ValueError: another suffix, fps out of range, no frames, frames of another shape or dtype, or of changing size.
-        FileNotFoundError: the folder is missing.
+        ValueError: another suffix, fps out of range, no frames, frames of another shape or dtype, or of changing size,
+            or a GIF of more than MAX_GIF_PIXELS in all. An MP4 of any length needs the memory of a few frames.
+        FileNotFoundError: the folder does not exist.
+        OSError: the file cannot be written; the message names it.
 
-    Sides that are odd keep their size by full-resolution colour (yuv444p), which some players cannot show.
+    A video with an odd side is stored with full-resolution color (yuv444p), which some players cannot show.
     """
     path = check_video_path(path)
     suffix = path.suffix.lower()
     if not SLOWEST_FPS <= fps <= FASTEST_FPS:  # NaN is not
         raise ValueError(f"fps must be in {SLOWEST_FPS}..{FASTEST_FPS}, got {fps}")
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        (_write_mp4 if suffix == ".mp4" else _write_gif)(temporary, _checked(frames), fps, crf)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with NewFile(path, stop_at_once=True) as file:
+        (_write_mp4 if suffix == ".mp4" else _write_gif)(file, _checked(frames, path), fps, crf)
 
 
-def _checked(frames: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+def write_png(path: str | os.PathLike, image: np.ndarray) -> None:
+    """Write a PNG file, which gets its name only when it is complete.
+
+    Args:
+        path: the file; its folder must exist.
+        image: (H, W, 3) uint8 RGB, or (H, W) uint8 gray.
+
+    Raises:
+        FileNotFoundError, OSError: as `write_video`.
+    """
+    with NewFile(path) as file:
+        Image.fromarray(image).save(file, format="PNG")
+
+
+def _checked(frames: Iterable[np.ndarray], path: Path) -> Iterator[np.ndarray]:
     shape = None
-    for frame in frames:
+    for number, frame in enumerate(frames, 1):
         frame = np.asarray(frame)
         if frame.ndim != 3 or frame.shape[2] != 3 or frame.dtype != np.uint8:
             raise ValueError(f"frames must be (H, W, 3) uint8, got {frame.shape} {frame.dtype}")
         if shape is not None and frame.shape != shape:
             raise ValueError(f"frames must be of one size, got {frame.shape} after {shape}")
         shape = frame.shape
+        check_gif_size(path, number, shape[:2])
         yield np.ascontiguousarray(frame)
     if shape is None:
         raise ValueError("there are no frames to write")
 
 
-def _write_mp4(path: Path, frames: Iterator[np.ndarray], fps: float, crf: int) -> None:
+def _write_mp4(file: BinaryIO, frames: Iterator[np.ndarray], fps: float, crf: int) -> None:
     first = next(frames)
     height, width = first.shape[:2]
-    with av.open(str(path), "w", format="mp4") as container:
+    with av.open(file, "w", format="mp4") as container:
         stream = container.add_stream("libx264", rate=Fraction(fps).limit_denominator(1001))
         stream.width, stream.height = width, height
         stream.pix_fmt = "yuv444p" if height % 2 or width % 2 else "yuv420p"
@@ -84,7 +110,7 @@ def _write_mp4(path: Path, frames: Iterator[np.ndarray], fps: float, crf: int) -
         container.mux(stream.encode())
 
 
-def _write_gif(path: Path, frames: Iterator[np.ndarray], fps: float, crf: int) -> None:
+def _write_gif(file: BinaryIO, frames: Iterator[np.ndarray], fps: float, crf: int) -> None:
     first = Image.fromarray(next(frames))
     rest = (Image.fromarray(frame) for frame in frames)
-    first.save(path, format="GIF", save_all=True, append_images=rest, duration=max(20, round(1000 / fps)), loop=0)
+    first.save(file, format="GIF", save_all=True, append_images=rest, duration=max(20, round(1000 / fps)), loop=0)

@@ -1,18 +1,14 @@
-"""Does pretraining work? Random initialisation, flow from the image alone (Walker et al.), and CMP, over three seeds.
+"""Does pretraining work? Random initialization, flow from the image alone (Walker et al.), and CMP, over three seeds.
 
 Run:     python tools/ablate.py THIS_FILE OUT --data pairs=STORE camvid=CAMVID cifar10=CIFAR10
 Expect:  docs/results.md
 Source:  ours, small enough for an hour and a half of two CPU cores; the questions are those of Zhan et al., CVPR 2019.
 """
 
-data = dict(pairs="data/pairs", camvid="data/camvid", cifar10="data/cifar10_subset")
-seeds = [0, 1, 2]
-encoder = "resnet18"
+from mmengine.config import read_base
 
-RECIPE = "configs/pretrain/cmp_r18_evidence_1xb16_800.py"
-CAMVID = "configs/downstream/segmentation_camvid_r18_1xb8_200.py"
-COMMON = {"model.output_stride": 16, "optim_wrapper.precision": "bfloat16", "train_cfg.channels_last": True}
-LONGER = {"param_scheduler.0.end": 400, "train_cfg.max_iters": 400, "train_cfg.val_interval": 400}
+with read_base():
+    from ._base_.backbone_tasks import *
 
 arms = [
     dict(name="CMP", config=RECIPE),
@@ -25,9 +21,4 @@ arms = [
     ),
     dict(name="random"),
 ]
-evaluations = [
-    dict(name="propagation", task="propagation", data="pairs", config=RECIPE),
-    dict(name="k-NN", task="knn", data="cifar10", options=dict(size=64)),
-    dict(name="CamVid frozen", task="segmentation", data="camvid", config=CAMVID, options=COMMON, frozen=True),
-    dict(name="CamVid fine-tuned", task="segmentation", data="camvid", config=CAMVID, options=COMMON | LONGER),
-]
+evaluations.insert(0, dict(name="propagation", task="propagation", data="pairs", config=RECIPE))

@@ -1,9 +1,9 @@
-"""What each part of CMP does to propagation: guides K and G, classification or regression, propagation nets, bins.
+"""What each part of CMP does to propagation: kernel K and stride G of the points, loss, propagation nets, bins.
 
 Run:     python tools/ablate.py THIS_FILE OUT --data pairs=STORE
 Expect:  docs/results.md
-Source:  the questions are those of Zhan et al., CVPR 2019. Fewer steps than the evidence. All arms are judged on
-         the same pairs and guides, those of the recipe.
+Source:  the questions are those of Zhan et al., CVPR 2019. Fewer steps than the evidence. All arms are evaluated on
+         the same pairs and points, those of the recipe.
 """
 
 data = dict(pairs="data/pairs")
@@ -17,7 +17,7 @@ SHORT = {
     "param_scheduler.1.begin": 20,
     "param_scheduler.1.T_max": 180,
     "param_scheduler.1.end": 200,
-    "val_dataloader.dataset.max_pairs": 16,  # judged below
+    "val_dataloader.dataset.max_pairs": 16,  # evaluated below
     "model.guide_reach_px": None,  # what the networks themselves say
 }
 KERNEL, STRIDE = "train_dataloader.dataset.nms_kernel", "train_dataloader.dataset.grid_stride_px"
@@ -30,8 +30,8 @@ arms = [
     dict(name=name, config=RECIPE, options={**SHORT, **options})
     for name, options in [
         ("CMP: K 15, G 64, nets 1 2 4, quadratic bins, attention", {}),
-        ("the same, predictions obey their guides", {"model.guide_reach_px": 12.0}),
-        ("guides by nearness alone", {"model.motion_encoder.fill": "nearest"}),
+        ("the same, predictions obey their points", {"model.guide_reach_px": 12.0}),
+        ("points spread by nearness alone", {"model.motion_encoder.fill": "nearest"}),
         ("K 31", {KERNEL: 31}),
         ("K 9", {KERNEL: 9}),
         ("G 128", {STRIDE: 128}),

@@ -3,23 +3,29 @@
 Run:     python tools/evaluate.py segmentation THIS_FILE BACKBONE CAMVID_DIR [--frozen]
 Expect:  docs/downstream.md
 Source:  ours, small enough to compare backbones at an equal budget within minutes. Images are seen at about half size
-         and judged at their full size; a linear head in both modes.
+         and evaluated at their full size; a linear head in both modes.
 """
 
 from mmengine.config import read_base
 from torch.optim import AdamW
 
 with read_base():
+    from .._base_.runtime import *
     from ._base_.camvid import *
     from ._base_.segmentation import *
 
-model.update(encoder="resnet18", hidden_channels=0)
-augmentation.update(scale_range=(0.35, 0.7), crop_hw=(96, 128))
-train_dataloader.update(batch_size=8, num_workers=0, persistent_workers=False)
-val_dataloader.update(num_workers=0)
-lr.update(fine_tuned=1e-3, frozen=1e-2)
-optim_wrapper["optimizer"] = dict(type=AdamW, lr=None, weight_decay=1e-4)
+model.update(encoder="resnet18", hidden_channels=0, num_classes=len(NAMES))
+train_dataloader.update(
+    batch_size=8,
+    num_workers=0,
+    persistent_workers=False,
+    dataset=dict(TRAIN, scale_range=(0.35, 0.7), crop_hw=(96, 128)),
+)
+val_dataloader.update(num_workers=0, dataset=VAL)
+val_evaluator.update(names=NAMES)
+optim_wrapper["optimizer"] = dict(type=AdamW, lr=1e-3, weight_decay=1e-4)
+frozen.update({"optim_wrapper.optimizer.lr": 1e-2})
 param_scheduler[0].update(end=200)
 train_cfg.update(max_iters=200, val_interval=200)
 val_cfg.update(scales=(0.5,))
-default_hooks.update(logger=dict(interval=20))
+default_hooks.update(logger=dict(interval=20), checkpoint=dict(interval=2000, max_keep_ckpts=2))

@@ -8,10 +8,14 @@ Source:  ours; no protocol of the paper. Its labels are the files *_gtFine_label
 from mmengine.config import read_base
 
 with read_base():
+    from .._base_.runtime import *
     from ._base_.cityscapes import *
     from ._base_.segmentation import *
 
-augmentation.update(crop_hw=(512, 1024))
-train_dataloader.update(batch_size=2)
+model.update(num_classes=len(NAMES))
+train_dataloader.update(batch_size=2, dataset=dict(TRAIN, crop_hw=(512, 1024)))
+val_dataloader.update(dataset=VAL)
+val_evaluator.update(names=NAMES)
 param_scheduler[0].update(end=40000)
 train_cfg.update(max_iters=40000, val_interval=40000)
+default_hooks.update(checkpoint=dict(interval=2000, max_keep_ckpts=2))

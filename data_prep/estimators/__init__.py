@@ -1,23 +1,27 @@
-"""Optical flow estimators behind one small protocol, made by name.
+"""Optical flow estimators with one protocol, created by name.
 
 | name | what | needs |
 | --- | --- | --- |
 | `dis-ultrafast`, `dis-fast`, `dis-medium` | dense inverse search (OpenCV) | nothing |
 | `farneback` | polynomial expansion (OpenCV) | nothing |
 | `raft-small`, `raft-large` | RAFT (torchvision) | weights |
-| `ptlflow:NAME` | any model of the ptlflow package | that package, in an environment of its own; weights |
-| `files:FOLDER` | flow computed before: see `PrecomputedFlow` | one file a pair |
+| `ptlflow:NAME` | any model of the ptlflow package | that package, in a separate environment; weights |
+| `files:FOLDER` | flow computed before: see `PrecomputedFlow` | one file per pair |
 
-Modules that import torch are loaded when one of their estimators is made.
+Modules that import OpenCV or torch are loaded when one of their estimators is created.
 """
 
 from __future__ import annotations
 
-from data_prep.estimators.classical import DIS_PRESETS, DisEstimator, FarnebackEstimator
-from data_prep.estimators.precomputed import PrecomputedFlow
-from data_prep.estimators.protocol import FlowEstimator
+from importlib import import_module
+from typing import TYPE_CHECKING
 
-CLASSICAL = (*DIS_PRESETS, "farneback")
+if TYPE_CHECKING:
+    from data_prep.estimators.precomputed import PrecomputedFlow
+    from data_prep.estimators.protocol import FlowEstimator
+
+DIS = ("dis-ultrafast", "dis-fast", "dis-medium")
+CLASSICAL = (*DIS, "farneback")
 RAFT = ("raft-small", "raft-large")
 DEFAULT_ESTIMATOR = "dis-medium"  # why: docs/estimators.md
 
@@ -32,20 +36,29 @@ __all__ = [
 ]
 
 
+_LATE = {"FlowEstimator": "protocol", "PrecomputedFlow": "precomputed"}
+
+
+def __getattr__(name: str):
+    if name in _LATE:
+        return getattr(import_module(f"{__name__}.{_LATE[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
 def check_estimator(name: str, weights: str | None = None) -> None:
-    """Raise ValueError unless `name` is one of the names above, and one that takes weights if some are given."""
+    """Raise ValueError for a name that is not in the table above, or for weights that the estimator does not take."""
     kind, _, rest = name.partition(":")
     if name not in CLASSICAL + RAFT and not (kind in ("ptlflow", "files") and rest):
         names = ", ".join(CLASSICAL + RAFT)
         raise ValueError(f"estimator must be one of {names}, ptlflow:NAME or files:FOLDER, got {name!r}")
     if weights is not None and (name in CLASSICAL or kind == "files"):
-        raise ValueError(f"estimator {name} takes no weights, got {weights}")
+        raise ValueError(f"estimator {name} does not take weights, got {weights}")
 
 
 def create_estimator(
     name: str = DEFAULT_ESTIMATOR, *, weights: str | None = None, device: str = "auto"
 ) -> FlowEstimator:
-    """Make an estimator by its name.
+    """Create an estimator by its name.
 
     Args:
         name: see the module; not files:FOLDER, which belongs to a video.
@@ -53,16 +66,16 @@ def create_estimator(
         device: "cpu", "cuda", "cuda:1", ... or "auto"; the classical ones always use the CPU.
 
     Raises:
-        ValueError: another name, or weights that are not the model's.
-        FileNotFoundError: the weights are not there.
+        ValueError: an unknown name, or weights of another model.
+        FileNotFoundError: the weights do not exist.
         ModuleNotFoundError: the package ptlflow is not installed.
     """
     check_estimator(name, weights)
     kind, _, rest = name.partition(":")
-    if name in DIS_PRESETS:
-        return DisEstimator(name)
-    if name == "farneback":
-        return FarnebackEstimator()
+    if name in CLASSICAL:
+        from data_prep.estimators.classical import DisEstimator, FarnebackEstimator
+
+        return FarnebackEstimator() if name == "farneback" else DisEstimator(name)
     if kind == "files":
         raise ValueError(f"{name} reads files of a video: use PrecomputedFlow")
     if kind == "ptlflow":

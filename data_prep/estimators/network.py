@@ -1,4 +1,4 @@
-"""What estimators that are networks have in common: batches, device, files of weights.
+"""The common part of estimators that are networks: batches, device, files of weights.
 
 B batch, H W frame pixels.
 """
@@ -11,17 +11,18 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
+from cmp.weights import read_weight_file
 from data_prep.estimators.protocol import FlowEstimator, check_frames
 
 
 class NetworkEstimator(FlowEstimator):
-    """A network that finds flow; a child says in `_forward` how it is called.
+    """A flow estimator that is a network; a subclass calls it in `_forward`.
 
     Args:
-        name, label: what `describe` says of the estimator and its weights.
-        version: of the package it comes from.
+        name, label: the estimator and its weights, as `describe` names them.
+        version: of the package that it comes from.
         device: where the network is.
-        batch_size: most pairs at a time, at least 1.
+        batch_size: largest number of pairs per call of the network, at least 1.
     """
 
     def __init__(self, name: str, label: str, version: str, device: torch.device, batch_size: int) -> None:
@@ -60,7 +61,7 @@ class NetworkEstimator(FlowEstimator):
 
 
 def choose_device(name: str) -> torch.device:
-    """The device of this name, "auto" for CUDA where there is one. ValueError if it is not known or not there."""
+    """The device of this name; "auto" is CUDA where available. Raises ValueError for a device that does not exist."""
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
@@ -77,14 +78,9 @@ def read_weights(path: str | os.PathLike) -> dict[str, torch.Tensor]:
 
     Raises FileNotFoundError, or ValueError if the file is something else; both name it. Nothing in it is executed.
     """
-    if not os.path.isfile(path):
-        raise FileNotFoundError(f"{path}: no such file of weights")
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch, pickle and zipfile each raise their own
-        raise ValueError(f"{path}: no weights that can be read safely ({str(error)[:200]})") from error
-    if isinstance(state, dict) and isinstance(state.get("state_dict"), dict):
+    state = read_weight_file(path).content
+    if isinstance(state.get("state_dict"), dict):
         state = state["state_dict"]
-    if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
-        raise ValueError(f"{path}: holds no dictionary of tensors")
+    if not all(isinstance(value, torch.Tensor) for value in state.values()):
+        raise ValueError(f"{path} is not a dictionary of tensors")
     return state

@@ -1,4 +1,4 @@
-"""What every flow estimator offers, and what it may rely on."""
+"""The interface of flow estimators, and the check of their inputs."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import numpy as np
 
 
 class FlowEstimator(Protocol):
-    """Anything that finds flow. `describe` goes into every sample: name, version, settings.
+    """Finds the flow between two frames. `describe` (name, version, settings) goes into every sample.
 
-    batch_size: how many pairs at a time serve it best; 1 unless it runs on a device that likes more.
+    batch_size: number of pairs per call of `estimate_batch` that is fastest; 1 for estimators on the CPU.
     """
 
     batch_size: int = 1

@@ -1,4 +1,7 @@
-"""Any model of the `ptlflow` package by name. An extra: the package pins older libraries, so it wants its own venv."""
+"""Any model of the `ptlflow` package by name.
+
+The package is an extra. It pins older libraries, so it needs a separate virtual environment.
+"""
 
 from __future__ import annotations
 
@@ -11,30 +14,37 @@ from torch import nn
 from data_prep.estimators.network import NetworkEstimator, choose_device, read_weights
 from data_prep.estimators.weights import weights_label
 
+# In ptlflow 0.4.2 these mix the pairs of a batch: two pairs fail, and three give wrong flow without an error.
+_ONE_PAIR_AT_A_TIME = ("liteflownet", "liteflownet2", "liteflownet3")
+
 
 class PtlflowEstimator(NetworkEstimator):
-    """A model of ptlflow. Mind its licence: LiteFlowNet, for one, is for academic use only.
+    """A model of ptlflow. Check its license: LiteFlowNet, for example, is for academic use only.
 
     Args:
         model: the package's name for it, such as "liteflownet" or "sea_raft_s".
-        weights: file with a checkpoint or state dict of the model; None for the first that the package offers, from
+        weights: file with a checkpoint or state dict of the model; None for the first checkpoint of the package, from
             its cache or the network.
-        device, batch_size: see `RaftEstimator`.
+        device, batch_size: see `RaftEstimator`. LiteFlowNet computes one pair at a time, whatever the batch size.
 
     Raises:
         ModuleNotFoundError: ptlflow is not installed.
-        FileNotFoundError: no such file; or none given, and the package's own could not be fetched.
-        ValueError: no model of this name, none without weights, or the file holds no weights of this model.
+        FileNotFoundError: the file does not exist; or none was given, and the package's checkpoint cannot be fetched.
+        ValueError: the package has no model of this name, or no checkpoint for it and no file was given; or the file
+            contains weights of another model.
     """
 
     def __init__(self, model: str, *, weights: str | None = None, device: str = "auto", batch_size: int = 4) -> None:
         chosen = choose_device(device)
         self._model, label = _load(model, weights, chosen)
+        if model.startswith(_ONE_PAIR_AT_A_TIME):
+            batch_size = min(batch_size, 1)  # a size below 1 stays an error
         super().__init__(f"ptlflow:{model}", label, f"ptlflow {version('ptlflow')}", chosen, batch_size)
 
     def _forward(self, first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
         images = torch.stack([first, second], dim=1).flip(2)  # (B, 2, 3, H, W); its models take OpenCV's channel order
-        return self._model({"images": images})["flows"][:, 0]  # they pad by themselves
+        images = images.contiguous()  # its padding views them
+        return self._model({"images": images})["flows"][:, 0]  # the models pad
 
 
 @lru_cache(maxsize=1)  # a worker does many videos with one model
@@ -46,7 +56,7 @@ def _load(name: str, weights: str | None, device: torch.device) -> tuple[nn.Modu
             raise
         raise ModuleNotFoundError(
             f"ptlflow:{name} needs the package ptlflow, which pins older libraries: install this project and "
-            '"ptlflow>=0.4" in a virtual environment of their own, and run this command there', name="ptlflow"
+            '"ptlflow>=0.4" in a separate virtual environment, and run this command there', name="ptlflow"
         ) from error  # fmt: skip
     known = ptlflow.get_model_names()
     if name not in known:

@@ -1,4 +1,4 @@
-"""RAFT as torchvision has it: better flow than the classical ones for the price of weights and, in earnest, a GPU.
+"""RAFT of torchvision: better flow than the classical estimators, but it needs weights and, for many videos, a GPU.
 
 B batch, H W frame pixels, P Q padded pixels.
 """
@@ -26,18 +26,20 @@ _MULTIPLE_PX, _MIN_SIDE_PX = 8, 128  # the encoder's stride; below 16 cells the 
 
 
 class RaftEstimator(NetworkEstimator):
-    """RAFT, small or large, for many pairs at a time.
+    """RAFT, small or large, in batches.
 
     Args:
         name: "raft-small" or "raft-large".
-        weights: file with a state dict of the torchvision model; None for the library's own, from its cache or, if it
-            is not there yet, from the network.
-        device: "cpu", "cuda", "cuda:1", ... or "auto": CUDA where there is one.
-        batch_size: most pairs at a time, at least 1. The correlations of a 416 x 740 pair take about 120 MB.
+        weights: file with a state dict of the torchvision model; None for the weights of the library, from its cache
+            or from the network.
+        device: "cpu", "cuda", "cuda:1", ... or "auto" (CUDA where available).
+        batch_size: largest number of pairs per batch, at least 1. The correlations of a 416 x 740 pair take about
+            120 MB.
 
     Raises:
-        FileNotFoundError: no such file; or no weights were given, none are cached and the network does not answer.
-        ValueError: the file holds no weights of this model.
+        FileNotFoundError: the file does not exist; or no weights were given, and they are neither cached nor can be
+            fetched.
+        ValueError: the file contains weights of another model.
 
     Source: Teed and Deng, ECCV 2020. Frames are padded at the right and the bottom, by repeating their border, to
     multiples of 8 and at least 128 px; the flow of the padding is cut off.
@@ -57,7 +59,7 @@ class RaftEstimator(NetworkEstimator):
 
 
 def padded_side(side_px: int) -> int:
-    """The side that RAFT is given for a side of a frame, px."""
+    """The padded length of a side of a frame, px."""
     return max(_MIN_SIDE_PX, -(-side_px // _MULTIPLE_PX) * _MULTIPLE_PX)
 
 
@@ -71,7 +73,7 @@ def _load(name: str, weights: str | None, device: torch.device) -> tuple[nn.Modu
         except (OSError, RuntimeError) as error:  # no network, or a download that was cut
             cached = Path(torch.hub.get_dir()) / "checkpoints" / Path(own.url).name
             raise FileNotFoundError(
-                f"{name} needs weights: {cached} is not there and {own.url} could not be fetched ({error}). "
+                f"{name} needs weights: {cached} does not exist and {own.url} could not be fetched ({error}). "
                 "Fetch that file where there is a network, and put it there or name it with --estimator-weights"
             ) from error
     else:

@@ -1,4 +1,4 @@
-"""What stands for a file of weights; needs no torch, so that preparation without a network stays small."""
+"""Name a file of weights by its content. This module does not import torch, so that preparation by DIS stays small."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ import os
 
 
 def weights_label(path: str | os.PathLike) -> str:
-    """What stands for a file of weights in stores, wherever it lies: a hash of its content.
+    """The name of a file of weights in stores: a hash of its content, independent of its path.
 
-    Raises FileNotFoundError naming it.
+    Raises FileNotFoundError, naming the file, if it does not exist.
     """
     if not os.path.isfile(path):
         raise FileNotFoundError(f"{path}: no such file of weights")

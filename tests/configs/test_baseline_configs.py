@@ -5,16 +5,16 @@ from pathlib import Path
 import pytest
 from mmengine.dataset import DefaultSampler
 
-from cmp.datasets import PairSampler
+from cmp.datasets import EpochSampler
 from cmp.engine.config import read_config
 
 FOLDER = Path(__file__).resolve().parents[2] / "configs" / "baselines"
 CONFIGS = sorted(path.name for path in FOLDER.glob("*.py"))
 
-# What the source of each config of published size says, as its docstring names it.
+# The values in the source of each config of published size; its docstring names the source.
 PUBLISHED = {
     # yangyi02/video_motion_mnist, exp012-1; of its two rates the one that it found better
-    "local-motion_mnist-r3_1xb64_10k.py": {
+    "local_motion_mnist_r3_1xb64_10k.py": {
         "model.max_shift": 3,
         "model.image_channels": 1,
         "model.width": 64,
@@ -29,7 +29,7 @@ PUBLISHED = {
         "optim_wrapper.optimizer.lr": 1e-3,
     },
     # Patraucean et al., ICLR 2016 workshop, and viorik/ConvLSTM
-    "video-autoencoder_bouncing-digits_1xb1_30k.py": {
+    "video_autoencoder_bouncing_digits_1xb1_30k.py": {
         "model.image_channels": 1,
         "model.feature_channels": 32,
         "model.hidden_channels": 45,
@@ -59,7 +59,7 @@ PUBLISHED = {
         "train_dataloader.dataset.canvas_hw": [64, 64],
         "train_dataloader.dataset.num_digits": 2,
         "train_dataloader.dataset.shrink": 1,
-        "train_dataloader.dataset.binarise": False,
+        "train_dataloader.dataset.binarize": False,
         "optim_wrapper.optimizer.type": "RMSprop",
         "optim_wrapper.optimizer.lr": 3e-4,
     },
@@ -76,7 +76,7 @@ PUBLISHED = {
         "optim_wrapper.optimizer.lr": 3e-4,
     },
     # Kingma and Welling, ICLR 2014: a rate out of 0.01, 0.02 and 0.1, 3 to 200 numbers, 10^8 digits
-    "vae-adagrad_mnist_1xb100_1m.py": {
+    "vae_adagrad_mnist_1xb100_1m.py": {
         "model.likelihood": "bernoulli",
         "model.hidden": 500,
         "model.latent": 20,
@@ -87,8 +87,8 @@ PUBLISHED = {
         "optim_wrapper.optimizer.lr": 0.02,
         "optim_wrapper.optimizer.weight_decay": 1 / 60_000,
     },
-    # the same: its network for grey faces
-    "vae-gaussian_mnist_1xb100_6k.py": {
+    # the same: its network for gray faces
+    "vae_gaussian_mnist_1xb100_6k.py": {
         "model.likelihood": "gaussian",
         "model.hidden": 200,
         "train_dataloader.batch_size": 100,
@@ -131,7 +131,7 @@ PUBLISHED = {
         "model.widths": [32, 64, 128, 256, 512],
         "train_dataloader.dataset.num_frames": 5,
         "train_dataloader.dataset.interval_frames": 5,
-        "train_dataloader.dataset.size_px": 160,
+        "train_dataloader.dataset.size_px": [160, 240],
     },
     # Mathieu, Couprie and LeCun, ICLR 2016, by dyelax/Adversarial_Video_Generation
     "multi_scale_adversarial_ucf101_1xb8_200k.py": {
@@ -141,9 +141,9 @@ PUBLISHED = {
         "model.kernels": [[3, 3, 3, 3], [5, 3, 3, 5], [5, 3, 3, 3, 3, 5], [7, 5, 5, 5, 5, 7]],
         "model.adversarial": 0.05,
         "model.size_px": 64,
-        "model.judge_widths": [[64], [64, 128, 128], [128, 256, 256], [128, 256, 512, 128]],
-        "model.judge_kernels": [[3], [3, 3, 3], [5, 5, 5], [7, 7, 5, 5]],
-        "model.judge_units": [[512, 256], [1024, 512], [1024, 512], [1024, 512]],
+        "model.discriminator_widths": [[64], [64, 128, 128], [128, 256, 256], [128, 256, 512, 128]],
+        "model.discriminator_kernels": [[3], [3, 3, 3], [5, 5, 5], [7, 7, 5, 5]],
+        "model.discriminator_units": [[512, 256], [1024, 512], [1024, 512], [1024, 512]],
         "train_dataloader.dataset.size_px": 64,
         "train_dataloader.batch_size": 8,
         "optim_wrapper.optimizer.type": "SGD",
@@ -182,13 +182,13 @@ def test_validation_is_of_another_part_of_the_same_data_and_not_drawn_anew(name)
     config = read_config(FOLDER / name)
     train, val = config.train_dataloader, config.val_dataloader
     assert train.dataset.part == "train" and val.dataset.part in ("val", "test")
-    # More frames may be judged than are trained on, and how many samples are used is free.
-    shared = (set(train.dataset) | set(val.dataset)) - {"part", "num_frames", "num_films", "max_digits", "max_clips"}
-    shared -= {"binarise", "flip"}
+    # Validation may use more frames than training, and any number of samples.
+    shared = (set(train.dataset) | set(val.dataset)) - {"part", "num_frames", "binarize", "flip"}
+    shared -= {"num_sequences", "max_digits", "max_clips"}  # how many samples are used
     assert [key for key in sorted(shared) if train.dataset.get(key) != val.dataset.get(key)] == []
     assert val.dataset.get("num_frames", 0) >= train.dataset.get("num_frames", 0)
-    drawn = train.dataset.get("binarise")
-    assert val.dataset.get("binarise") == ("fixed" if drawn == "random" else drawn)
+    drawn = train.dataset.get("binarize")
+    assert val.dataset.get("binarize") == ("fixed" if drawn == "random" else drawn)
     # An epoch is what a draw may hang on: its number comes from the pair sampler alone.
-    assert train.sampler.type is PairSampler and val.sampler.type is DefaultSampler
+    assert train.sampler.type is EpochSampler and val.sampler.type is DefaultSampler
     assert not val.dataset.get("training")

@@ -11,25 +11,25 @@ from mmengine.config import Config
 from mmengine.dataset import default_collate
 from mmengine.logging import MessageHub
 from mmengine.optim import build_optim_wrapper
-from mmengine.registry import MODELS
 from mmengine.runner import LogProcessor
 from mmengine.utils import get_object_from_string
 
 from cmp.engine.config import read_config
+from cmp.engine.trained_model import build_trained_model
 
 FOLDER = Path(__file__).resolve().parents[2] / "configs" / "pretrain"
 CONFIGS = sorted(path.name for path in FOLDER.glob("*.py"))
 
-# Zhan et al., CVPR 2019, and the authors' configs.
+# Zhan et al., CVPR 2019, and their configs.
 # crop, short side, grid stride, kernel, cap, GPUs, batch, steps, drops of the learning rate
 PUBLISHED = {
     "cmp_alexnet_yfcc_16xb12_70k.py": (384, 416, 80, 41, 150, 16, 12, 70000, [40000, 60000]),
     "cmp_alexnet_yfcc_8xb12_140k.py": (384, 416, 80, 41, 150, 8, 12, 140000, [80000, 120000]),
-    "cmp_alexnet_yfcc-youtube_16xb12_140k.py": (384, 416, 200, 81, 150, 16, 12, 140000, [80000, 120000]),
+    "cmp_alexnet_yfcc_youtube_16xb12_140k.py": (384, 416, 200, 81, 150, 16, 12, 140000, [80000, 120000]),
     "cmp_r50_yfcc_16xb10_42k.py": (320, 416, 165, 67, None, 16, 10, 42000, [24000, 36000]),
-    "cmp_r50_yfcc-coco_16xb16_42k.py": (256, 333, 133, 49, None, 16, 16, 42000, [24000, 36000]),
-    "cmp_r50_four-sets_16xb10_70k.py": (320, 416, 80, 15, None, 16, 10, 70000, [40000, 60000]),
-    "cmp_r50-skip_vip-mpii_8xb8_42k.py": (384, 416, 131, 41, None, 8, 8, 42000, [24000, 36000]),
+    "cmp_r50_yfcc_coco_16xb16_42k.py": (256, 333, 133, 49, None, 16, 16, 42000, [24000, 36000]),
+    "cmp_r50_four_sets_16xb10_70k.py": (320, 416, 80, 15, None, 16, 10, 70000, [40000, 60000]),
+    "cmp_r50_skip_vip_mpii_8xb8_42k.py": (384, 416, 131, 41, None, 8, 8, 42000, [24000, 36000]),
 }
 ALEXNET, RESNET = (dict(type="AlexNetFCN", output_stride=32), dict(type="ResNet", depth=50, output_stride=8))
 
@@ -80,7 +80,7 @@ def test_a_config_that_is_written_out_and_read_again_is_the_same(name, tmp_path)
 
 
 @pytest.mark.parametrize("name", CONFIGS)
-def test_its_docstring_has_a_run_line_of_its_own_an_expectation_and_a_source(name):
+def test_its_docstring_has_its_run_line_an_expectation_and_a_source(name):
     text = ast.get_docstring(ast.parse((FOLDER / name).read_text()))
     assert all(f"\n{word}:" in text for word in ("Run", "Expect", "Source"))
     if name in PUBLISHED:
@@ -94,8 +94,7 @@ def test_data_and_schedule_are_the_published_ones(name):
     for loader, random in ((config.train_dataloader, True), (config.val_dataloader, False)):
         data = loader.dataset
         assert [named(step) for step in data.transforms] == [
-            dict(type="Resize", short_side_px=short_side),
-            dict(type="Crop", size_px=crop, random=random),
+            dict(type="ResizedCrop", short_side_px=short_side, size_px=crop, random=random)
         ]
         assert (data.grid_stride_px, data.nms_kernel, data.max_points) == (stride, kernel, cap)
         assert set(data.strategies) == {"grid", "watershed"}
@@ -145,11 +144,13 @@ def crop_that_is_enough(config):
 ONE_OF_EACH_NETWORK = (
     "cmp_alexnet_yfcc_16xb12_70k.py",
     "cmp_r50_yfcc_16xb10_42k.py",
-    "cmp_r50_yfcc_16xb10_42k_device-guides.py",
-    "cmp_r50-skip_vip-mpii_8xb8_42k.py",
+    "cmp_r50_device_points_yfcc_16xb10_42k.py",
+    "cmp_r50_skip_vip_mpii_8xb8_42k.py",
     "cmp_r18_quickstart_1xb16_300.py",
     "cmp_r18_evidence_1xb16_800.py",
-    "cmp_timm-convnext-atto_quickstart_1xb16_300.py",
+    "cmp_r18_clips_1xb16_32k.py",
+    "cmp_r50_clips_1xb64_60k.py",
+    "cmp_timm_convnext_atto_quickstart_1xb16_300.py",
 )
 
 
@@ -165,12 +166,12 @@ def test_one_step_on_the_recipes_own_data_moves_every_parameter(name):
     data = config.train_dataloader.dataset
     data.source = dict(type=Drawn)
     data.transforms[0].short_side_px = 72
-    data.transforms[1].size_px = crop_that_is_enough(config)
+    next(step for step in data.transforms if "size_px" in step).size_px = crop_that_is_enough(config)
     kind = data.pop("type")
     dataset = kind(**data)
     batch = default_collate([dataset[0, 0], dataset[1, 0]])
 
-    model = MODELS.build(config.model)
+    model = build_trained_model(config.model)
     optimizer = build_optim_wrapper(model, config.optim_wrapper)
     before, gradients = {}, {}
     for key, parameter in model.named_parameters():
@@ -184,7 +185,7 @@ def test_one_step_on_the_recipes_own_data_moves_every_parameter(name):
 
 
 @pytest.mark.parametrize("name", CONFIGS)
-def test_the_log_means_training_over_a_window_and_lets_each_validation_stand_for_itself(name):
+def test_the_log_shows_means_over_a_window_in_training_and_each_validation_as_it_is(name):
     hub, processor = MessageHub(name), LogProcessor(**load(name).log_processor)
     for value in (1.0, 3.0):
         hub.update_scalars({f"train/{key}": value for key in ("loss", "grad_norm", "lr")})

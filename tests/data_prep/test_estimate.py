@@ -95,7 +95,7 @@ def test_headers_give_pairs_and_stored_size_and_a_pipe_is_not_opened(tmp_path, m
 
 
 def test_folders_that_tell_nothing_are_refused(tmp_path):
-    with pytest.raises(ValueError, match="holds no video"):
+    with pytest.raises(ValueError, match="contains no videos"):
         estimate_folder(tmp_path, SETTINGS)
     with pytest.raises(ValueError, match="num_videos must be at least 1, got 0"):
         estimate_folder(tmp_path, SETTINGS, num_videos=0)

@@ -3,12 +3,15 @@
 import sys
 import types
 from importlib import metadata
+from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 import torch
 
+from cmp.datasets.pair_store import PairStore
+from cmp.video import open_video, write_video
 from data_prep.estimators import CLASSICAL, PrecomputedFlow, check_estimator, create_estimator
 
 
@@ -56,7 +59,7 @@ def test_unknown_names_and_wrong_frames_are_refused():
     for name in ("ptlflow:", "files:", "farneback:x"):
         with pytest.raises(ValueError, match="estimator must be"):
             check_estimator(name)
-    with pytest.raises(ValueError, match="takes no weights"):
+    with pytest.raises(ValueError, match="does not take weights"):
         create_estimator("dis-fast", weights="w.pth")
     estimator = create_estimator()
     frame = np.zeros((40, 50, 3), np.uint8)
@@ -135,13 +138,13 @@ def test_raft_without_weights_and_network_says_which_file_to_fetch(monkeypatch):
         raise URLError("no route to host")
 
     monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", offline)
-    with pytest.raises(FileNotFoundError, match=r"raft_large_\S+\.pth is not there.*no route.*--estimator-weights"):
+    with pytest.raises(FileNotFoundError, match=r"raft_large_\S+\.pth does not exist.*no route.*--estimator-weights"):
         create_estimator("raft-large")
 
 
 def test_ptlflow_that_is_not_installed_is_a_clear_message(monkeypatch):
     monkeypatch.setitem(sys.modules, "ptlflow", None)  # importing it fails
-    with pytest.raises(ModuleNotFoundError, match="environment of their own"):
+    with pytest.raises(ModuleNotFoundError, match="separate virtual environment"):
         create_estimator("ptlflow:never_loaded_before")
 
 
@@ -153,7 +156,9 @@ class _ColourDifference(torch.nn.Module):
         self.scale = torch.nn.Parameter(torch.ones(1))
 
     def forward(self, inputs):
-        blue, _, red = inputs["images"].unbind(2)
+        images = inputs["images"]
+        images = images.view(-1, *images.shape[-3:]).view(images.shape)  # as the real models do to pad
+        blue, _, red = images.unbind(2)
         return {"flows": self.scale * torch.stack([red[:, 1] - red[:, 0], blue[:, 1] - blue[:, 0]], 1)[:, None]}
 
 
@@ -177,23 +182,87 @@ def test_ptlflow_models_are_given_pairs_in_their_channel_order(monkeypatch, tmp_
         create_estimator("ptlflow:other")
 
 
-def test_a_real_ptlflow_model_with_random_weights_works(tmp_path):
+@pytest.mark.parametrize("name, sizes", [("liteflownet", [1, 1, 1]), ("liteflownet3", [1, 1, 1]), ("other", [3])])
+def test_liteflownet_which_mixes_the_pairs_of_a_batch_gets_one_pair_at_a_time(name, sizes, monkeypatch, tmp_path):
+    fake = types.ModuleType("ptlflow")
+    fake.get_model_names = lambda: [name]
+    fake.get_model_reference = lambda name: _ColourDifference
+    fake.get_model = lambda name, ckpt_path=None: _ColourDifference()
+    monkeypatch.setitem(sys.modules, "ptlflow", fake)
+    monkeypatch.setattr("data_prep.estimators.ptlflow_models.version", lambda name: "0")
+    torch.save({"scale": torch.tensor([510.0])}, tmp_path / "w.ckpt")
+    estimator = create_estimator(f"ptlflow:{name}", weights=str(tmp_path / "w.ckpt"), device="cpu")
+    seen = []
+    estimator._model.register_forward_pre_hook(lambda _, inputs: seen.append(len(inputs[0]["images"])))
+    frames = [np.full((5, 7, 3), value, np.uint8) for value in (0, 10, 30, 60)]
+    flows = estimator.estimate_batch(frames[:3], frames[1:])
+    assert seen == sizes
+    assert [float(flow[0, 0, 0]) for flow in flows] == pytest.approx([20, 40, 60], abs=1e-3)
+
+
+def ptlflow_model(name, path):
+    """A model of the real package with random weights, which are written to a file; skips where it is not installed."""
     try:
         metadata.version("ptlflow")
     except metadata.PackageNotFoundError:
-        pytest.skip("ptlflow is not installed; it wants an environment of its own")
+        pytest.skip("ptlflow is not installed; it needs a separate environment")
     import ptlflow
 
-    model = ptlflow.get_model("liteflownet")
-    torch.save({"state_dict": model.state_dict()}, tmp_path / "w.ckpt")
-    estimator = create_estimator("ptlflow:liteflownet", weights=str(tmp_path / "w.ckpt"), device="cpu")
-    first, second = shifted_pair(70, 90, 3, 1)
-    images = torch.from_numpy(np.stack([first, second])[..., ::-1].copy()).permute(0, 3, 1, 2)[None] / 255
+    torch.manual_seed(0)
+    model = ptlflow.get_model(name)
+    torch.save({"state_dict": model.state_dict()}, path)
+    return model.eval()
+
+
+def own_call(model, first, second):
+    """The flow as the package's documentation computes it: images as OpenCV reads them, through its adapter."""
+    from ptlflow.utils.io_adapter import IOAdapter
+
+    images = [np.ascontiguousarray(frame[..., ::-1]) for frame in (first, second)]  # BGR
+    adapter = IOAdapter(output_stride=model.output_stride, input_size=first.shape[:2])
     with torch.no_grad():
-        wanted = model.eval()({"images": images})["flows"][0, 0].permute(1, 2, 0).numpy()
-    flow = estimator.estimate(first, second)
-    assert flow.shape == (70, 90, 2) and np.allclose(flow, wanted, atol=1e-4)
-    assert "ptlflow" in estimator.describe()["version"]
+        return model(adapter.prepare_inputs(images))["flows"][0, 0].permute(1, 2, 0).numpy()
+
+
+@pytest.mark.parametrize("name", ["liteflownet", "raft_small", "raft"])
+def test_a_real_ptlflow_model_gives_what_the_packages_own_call_gives(name, tmp_path):
+    model = ptlflow_model(name, tmp_path / "w.ckpt")
+    estimator = create_estimator(f"ptlflow:{name}", weights=str(tmp_path / "w.ckpt"), device="cpu")
+    first, second = shifted_pair(136, 150, 3, 1)
+    flow, wanted = estimator.estimate(first, second), own_call(model, first, second)
+    assert flow.shape == (136, 150, 2) and np.abs(wanted).max() > 1e-3
+    np.testing.assert_allclose(flow, wanted, atol=1e-4, rtol=1e-4)
+    for each in estimator.estimate_batch([first, first, first], [second, second, second]):
+        np.testing.assert_allclose(each, wanted, atol=1e-2, rtol=1e-2)  # the last bits depend on the size of a batch
+    assert "ptlflow" in estimator.describe()["version"] and estimator.describe()["name"] == f"ptlflow:{name}"
+    (tmp_path / "other.ckpt").write_bytes((tmp_path / "w.ckpt").read_bytes())
+    with pytest.raises(ValueError, match="other.ckpt: not weights of ptlflow's liteflownet2"):
+        create_estimator("ptlflow:liteflownet2", weights=str(tmp_path / "other.ckpt"), device="cpu")
+
+
+@pytest.mark.parametrize("name", ["liteflownet", "raft_small"])
+def test_a_folder_is_prepared_with_a_real_ptlflow_model(name, tmp_path):
+    model = ptlflow_model(name, tmp_path / "w.ckpt")
+    sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tools"))
+    import prepare_flow
+
+    first, second = shifted_pair(136, 150, 3, 1)
+    (tmp_path / "videos").mkdir()
+    write_video(tmp_path / "videos" / "a.mp4", np.stack([first, second, first, second]), 25)
+    lenient = "--max-flow 10000 --max-unexplained 2 --max-appearance-jump 1 --max-uneven-light 1"
+    lenient += " --max-duplicate-change 0 --min-moving-share 0 --max-beyond-share 1 --max-inconsistent 1000000"
+    arguments = [str(tmp_path / "videos"), str(tmp_path / "store"), "--interval-frames", "1", "--pairs-per-video", "2"]
+    arguments += ["--estimator", f"ptlflow:{name}", "--estimator-weights", str(tmp_path / "w.ckpt"), "--workers", "1"]
+    arguments += ["--codec", "float32", "--estimator-device", "cpu", "--quiet", *lenient.split()]
+    assert prepare_flow.main(arguments) == 0
+    store = PairStore(tmp_path / "store")
+    assert len(store) == 2
+    with open_video(tmp_path / "videos" / "a.mp4") as reader:
+        frames = [frame.image for frame in reader.read(range(4))]
+    wanted = [own_call(model, one, other) for one, other in zip(frames, frames[1:])]
+    for position in range(2):
+        flow = np.asarray(store.read_pair(position)[1])
+        assert min(np.abs(flow - each).max() for each in wanted) < 1e-3
 
 
 def test_precomputed_flow_is_found_by_video_and_frames_and_brought_to_the_stored_size(tmp_path):
@@ -209,3 +278,10 @@ def test_precomputed_flow_is_found_by_video_and_frames_and_brought_to_the_stored
         files.read((3, 9), (20, 40))
     with pytest.raises(FileNotFoundError, match="other"):
         PrecomputedFlow(tmp_path, "sub/other.mp4")
+    write_flow(folder / "4_9.flo", np.ones((20, 40, 2), np.float32))
+    (folder / "4_9.flo").rename(folder / "4_9.FLO")
+    (folder / "٤_٩.flo").write_bytes(b"Arabic digits are no numbers of frames")
+    assert (PrecomputedFlow(tmp_path, "sub/clip.mp4").read((4, 9), (20, 40)) == 1).all()
+    write_flow(folder / "3_8.npz", np.zeros((20, 40, 2), np.float32))
+    with pytest.raises(ValueError, match=r"3_8\.npz and 00000003_00000008\.flo: are flow of the same pair"):
+        PrecomputedFlow(tmp_path, "sub/clip.mp4")

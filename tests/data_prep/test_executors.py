@@ -1,6 +1,7 @@
 """Workers that crash, hang or fail cost their own task only."""
 
 import importlib
+import subprocess
 import sys
 import time
 
@@ -137,3 +138,20 @@ def test_wrong_numbers_are_refused(work):
     for arguments in ({"num_workers": 0}, {"tasks_per_worker": 0}, {"max_growth_bytes": 0}, {"stall_s": 0}):
         with pytest.raises(ValueError, match=next(iter(arguments))):
             LocalExecutor(work.work, **arguments)
+
+
+def test_a_first_worker_does_not_receive_ctrl_c_while_it_imports(tmp_path):
+    program = (
+        "import signal\n"
+        "from pathlib import Path\n"
+        "from data_prep.executors import _Worker\n"
+        "if __name__ == '__main__':\n"
+        "    worker = _Worker(print, None)\n"
+        "    status = Path(f'/proc/{worker.process.pid}/status').read_text()\n"
+        "    blocked = int(status.partition('SigBlk:')[2].split()[0], 16)\n"
+        "    print(bool(blocked >> (signal.SIGINT - 1) & 1))\n"
+        "    worker.kill()\n"
+    )
+    (tmp_path / "program.py").write_text(program)
+    found = subprocess.run([sys.executable, tmp_path / "program.py"], capture_output=True, text=True)
+    assert found.stdout == "True\n", found.stderr

@@ -223,7 +223,7 @@ def test_parts_of_other_settings_or_another_length_are_refused(videos, whole_par
         prepare(videos, whole_parts, Part(0, NUM_TASKS), other)
     with pytest.raises(ValueError, match=r"array of 4 tasks, this is one of 5"):
         prepare(videos, whole_parts, Part(0, 5))
-    with pytest.raises(ValueError, match=r"parts of an array job wait here"):
+    with pytest.raises(ValueError, match=r"contains parts of an array job"):
         prepare(videos, whole_parts)
 
     mixed, foreign = tmp_path / "mixed", tmp_path / "foreign"

@@ -1,4 +1,4 @@
-"""From clips to samples: right flow, right frames, and a verdict with a reason for every video."""
+"""From clips to samples: right flow, right frames, and a record with a reason for every video."""
 
 import json
 import os
@@ -16,14 +16,16 @@ from cmp.datasets.pair_store import PairStore, StoreWriteError, begin_store, loc
 from cmp.flow import write_flow
 from cmp.video import open_video, write_video
 from cmp.video.find import VideoSource
-from data_prep import job, pipeline
+from data_prep import decisions, job, pipeline
 from data_prep import settings as settings_module
+from data_prep.decisions import decide_record
 from data_prep.estimators.classical import DisEstimator
 from data_prep.executors import Outcome, TimeLimit
 from data_prep.job import prepare_folder
 from data_prep.pipeline import VideoTask, prepare_video, resized
-from data_prep.quality import Thresholds
+from data_prep.quality import drop_reasons
 from data_prep.settings import PrepareSettings
+from data_prep.thresholds import Thresholds
 
 HEIGHT, WIDTH = 72, 96
 TOOL = Path(__file__).resolve().parents[2] / "tools" / "prepare_flow.py"
@@ -118,6 +120,23 @@ def test_pairs_across_a_cut_and_still_pairs_are_dropped_with_reason_and_scores(t
     assert len(kept) + len(dropped) == record["pairs_chosen"] == 22
 
 
+def test_each_pair_is_decided_once_and_no_kept_pair_is_ever_listed_as_dropped(tmp_path, monkeypatch):
+    moving = list(sliding_rectangle(8))
+    write_video(tmp_path / "v.mp4", moving + [moving[-1]] * 4, 25, crf=4)
+    counted = []
+
+    def count(scores, thresholds):
+        counted.append(scores)
+        return drop_reasons(scores, thresholds)
+
+    for module in (pipeline, decisions):
+        monkeypatch.setattr(module, "drop_reasons", count)
+    record, _ = prepare_one(tmp_path, "v.mp4", PrepareSettings(interval_frames=2))
+    assert len(counted) == len(record["samples"]) + len(record["dropped"]) == record["pairs_chosen"] == 10
+    assert all(row["reasons"] for row in record["dropped"]) and not any("reasons" in row for row in record["samples"])
+    assert decide_record(record, Thresholds()) == record
+
+
 def test_every_way_to_fail_or_be_skipped_has_its_reason(tmp_path):
     settings = PrepareSettings()
     write_video(tmp_path / "short.mp4", sliding_rectangle(5), 25)
@@ -126,7 +145,7 @@ def test_every_way_to_fail_or_be_skipped_has_its_reason(tmp_path):
     (tmp_path / "folder").mkdir()
     for number in range(9):
         (tmp_path / "folder" / f"{number}.jpg").write_bytes(b"not an image")
-    verdicts = {}
+    outcomes = {}
     for name, kind in [("short.mp4", "file"), ("still.mp4", "file"), ("text.mp4", "file"), ("gone.mp4", "file"),
                        ("folder", "frames")]:  # fmt: skip
         record, _ = prepare_one(tmp_path, name, settings, kind)
@@ -135,8 +154,8 @@ def test_every_way_to_fail_or_be_skipped_has_its_reason(tmp_path):
             and (record["shard"] is None) == (name != "still.mp4")
             and str(tmp_path) not in json.dumps(record)
         )
-        verdicts[name] = (record["status"], record["reason"])
-    assert verdicts == {
+        outcomes[name] = (record["status"], record["reason"])
+    assert outcomes == {
         "short.mp4": ("skipped", "too_short"),
         "still.mp4": ("skipped", "all_duplicate"),
         "text.mp4": ("failed", "unreadable"),
@@ -256,7 +275,7 @@ def test_flow_from_files_becomes_the_flow_of_the_samples(tmp_path):
     flows = {(first, first + 2): rng.uniform(-9, 9, (HEIGHT, WIDTH, 2)).astype(np.float32) for first in (0, 4)}
     for (first, second), flow in flows.items():
         write_flow(tmp_path / "flow" / "v" / f"{first}_{second}.flo", flow)
-    limits = Thresholds(max_unexplained=99, max_inconsistent=1)
+    limits = Thresholds(max_unexplained=99, max_inconsistent=1, min_moving_share=0)  # the flow is random
     settings = dict(interval_frames=2, stride_frames=4, thresholds=limits, codec="float32")
     settings = PrepareSettings(estimator=f"files:{tmp_path / 'flow'}", **settings)
     record, store = prepare_one(tmp_path, "v.mp4", settings)

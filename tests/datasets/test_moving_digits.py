@@ -21,7 +21,7 @@ def test_classes_go_row_by_row_through_all_shifts():
     assert [motion_class(dx, dy, 2) for dx, dy in shifts] == list(range(25))
 
 
-def test_a_moved_picture_has_each_pixel_where_it_went():
+def test_a_moved_image_has_each_pixel_where_it_went():
     image = np.arange(1, 21).reshape(4, 5)
     for dx, dy in ((0, 0), (2, -1), (-3, 2), (5, 0), (0, -4), (-7, 9)):
         expected = np.zeros_like(image)
@@ -49,7 +49,7 @@ def test_going_by_its_class_every_pixel_of_the_digit_meets_itself_in_the_middle_
                         assert frames[2, y + dy, x + dx] == start[y, x]
 
 
-def test_the_digit_goes_on_by_the_same_step_and_is_centred_in_the_third_frame(paths):
+def test_the_digit_goes_on_by_the_same_step_and_is_centered_in_the_third_frame(paths):
     digits = MovingDigits(paths, noise=0.0)
     sample = digits[1, 5]
     dx, dy = sample["shift_xy"].tolist()
@@ -104,3 +104,19 @@ def test_arguments_that_make_no_sense_are_refused(paths):
             MovingDigits(paths, **arguments)
     with pytest.raises(ValueError, match="one folder"):
         MovingDigits([])
+
+
+def test_covered_pixels_and_those_that_one_side_shows_follow_from_where_the_digit_is(paths):
+    digits, seen = MovingDigits(paths, noise=0.0, max_shift_px=2), set()
+    for epoch in range(6):
+        sample = digits[2, epoch]
+        digit = sample["frames"][:, 0].numpy() > 0
+        for y in range(32):
+            for x in range(32):
+                before, middle, after = digit[1:4, y, x]
+                assert bool(sample["covered"][0, y, x]) == (middle and not before)
+                assert bool(sample["covered"][1, y, x]) == (middle and not after)
+                side = 0 if middle or before == after else 1 if after else -1
+                assert sample["visible_side"][y, x] == side
+                seen.add(side)
+    assert seen == {-1, 0, 1}

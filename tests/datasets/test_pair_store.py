@@ -29,6 +29,7 @@ from cmp.datasets.pair_store import (
     finish_store,
     lock_store,
     member_header,
+    read_manifest,
     shard_path,
 )
 from cmp.flow.codec import encode_flow
@@ -94,7 +95,7 @@ def test_a_sample_is_read_back_as_it_was_written(store_dir):
     assert store[3].second is None and store[-1].meta["seed"] == 4
     assert [store.video_of(i) for i in range(5)] == ["alpha-1"] * 3 + ["beta_2"] * 2
     assert store.key_of(4) == "beta_2-00000010-00000015" and store.frames[4].tolist() == [10, 15]
-    assert store.about["settings"] == SETTINGS and [line["pairs"] for line in store.manifest()] == [3, 2]
+    assert store.about["settings"] == SETTINGS and [line["pairs"] for line in read_manifest(store.path)] == [3, 2]
     with pytest.raises(IndexError):
         store[5]
 
@@ -119,7 +120,7 @@ def test_the_same_samples_give_the_same_bytes_at_another_time(tmp_path):
     time.sleep(2.1)  # zip archives count in steps of two seconds
     second = write_store(tmp_path / "b", {"v": 2})
     contents = [{path.relative_to(root): path.read_bytes() for path in root.rglob("*.*")} for root in (first, second)]
-    assert len(contents[0]) == 6 and contents[0] == contents[1]
+    assert len(contents[0]) == 5 and contents[0] == contents[1]
 
 
 def test_samples_without_second_frame_and_candidates_say_so(tmp_path):
@@ -180,10 +181,10 @@ def test_an_unfinished_store_is_read_from_its_records(tmp_path, caplog):
     store = PairStore(root)
     assert len(store) == 3 and store[2].meta["seed"] == 2 and "has not finished" in caplog.text
     with pytest.raises(FileNotFoundError, match=r"manifest\.jsonl"):
-        store.manifest()
+        read_manifest(store.path)
 
 
-def test_an_empty_store_has_no_samples_and_other_folders_are_no_store(tmp_path):
+def test_an_empty_store_has_no_samples_and_other_folders_are_not_stores(tmp_path):
     assert len(PairStore(write_store(tmp_path / "s", {}))) == 0
     (tmp_path / "other").mkdir()
     with pytest.raises(FileNotFoundError, match="no pair store"):
@@ -260,7 +261,7 @@ def test_a_store_begun_with_other_settings_is_refused_and_the_difference_named(s
         begin_store(tmp_path, SETTINGS, {})
 
 
-def test_a_second_job_on_one_store_is_told_so(tmp_path):
+def test_a_second_job_on_one_store_is_refused(tmp_path):
     with lock_store(tmp_path / "s"):
         with pytest.raises(RuntimeError, match="another job"):
             with lock_store(tmp_path / "s"):
@@ -269,7 +270,7 @@ def test_a_second_job_on_one_store_is_told_so(tmp_path):
         pass
 
 
-def test_what_cannot_be_written_is_told_as_trouble_with_the_store(tmp_path, monkeypatch):
+def test_what_cannot_be_written_is_an_error_of_the_store(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
     with pytest.raises(StoreWriteError, match="cannot be written"):
         with lock_store(tmp_path / "file"):
@@ -281,17 +282,17 @@ def test_what_cannot_be_written_is_told_as_trouble_with_the_store(tmp_path, monk
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch, pytest.raises(StoreWriteError, match="No space left"):
-        patch.setattr(pair_store.os, "fsync", full)
+        patch.setattr(pair_store.writer.os, "fsync", full)
         with ShardWriter(root, "v") as shard:
             shard.add(0, 5, sample_members(9)[0])
             shard.close()
     with monkeypatch.context() as patch, pytest.raises(StoreWriteError, match="No space left"):
-        patch.setattr(pair_store.os, "fsync", full)
+        patch.setattr(pair_store.writer.os, "fsync", full)
         finish_store(root)
     assert shard_path(root, "v").read_bytes() == before and len(PairStore(root)) == 1
 
 
-def test_debris_of_a_killed_job_is_cleared(tmp_path):
+def test_what_a_killed_job_left_is_cleared(tmp_path):
     root = write_store(tmp_path / "s", {"v": 1})
     (root / "shards" / "orphan.tar").write_bytes(b"no record")
     (root / ".tmp").mkdir()
@@ -299,7 +300,7 @@ def test_debris_of_a_killed_job_is_cleared(tmp_path):
     begin_store(root, SETTINGS, {})
     finish_store(root)
     assert sorted(p.name for p in root.rglob("*")) == sorted(
-        [".lock", "store.json", "manifest.jsonl", "index.npz", "shards", "v.tar", "videos", "v.json"]
+        ["store.json", "manifest.jsonl", "index.npz", "shards", "v.tar", "videos", "v.json"]
     )
 
 

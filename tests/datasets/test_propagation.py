@@ -1,9 +1,12 @@
+import itertools
+
 import numpy as np
 import pytest
 import torch
 from torch.utils.data import DataLoader
 
 from cmp.datasets import Crop, Flip, PropagationDataset, Resize
+from cmp.datasets.propagation import choose_other_videos
 from cmp.flow import encode_flow, open_flow
 
 HEIGHT, WIDTH = 40, 57
@@ -61,6 +64,37 @@ def test_a_sample_is_what_its_docstring_says():
     assert sample["valid"].all()
 
 
+def test_point_counts_keep_a_random_few_of_the_points_each_count_equally_often():
+    whole, few = crops(), crops(point_counts=(0, 1, 3, None))
+    kept = []
+    for index, epoch in itertools.product(range(12), range(20)):
+        every, some = whole[index, epoch]["mask"], few[index, epoch]["mask"]
+        assert (every >= some).all()
+        kept.append("all" if torch.equal(every, some) else int(some.sum()))
+    shares = {count: kept.count(count) / len(kept) for count in set(kept)}
+    assert set(shares) == {0, 1, 3, "all"}
+    assert all(abs(share - 1 / 4) < 0.08 for share in shares.values()), shares
+
+
+def test_several_sets_of_points_share_an_image_and_its_flow():
+    one, three = crops(point_counts=(2,)), crops(point_counts=(2,), sets_per_image=3)
+    first, sample = one[4, 7], three[4, 7]
+    assert torch.equal(first["image"], sample["image"]) and torch.equal(first["flow"], sample["flow"])
+    assert sample["guidance"].shape == (3, 2, 32, 32) and sample["mask"].shape == (3, 1, 32, 32)
+    assert torch.equal(sample["guidance"], sample["flow"] * sample["mask"])
+    assert torch.equal(sample["mask"][0], first["mask"])
+    assert sample["mask"].flatten(1).sum(1).tolist() == [2, 2, 2]
+    assert not torch.equal(sample["mask"][0], sample["mask"][1])
+    with pytest.raises(ValueError, match="sets_per_image must be at least 1, got 0"):
+        crops(sets_per_image=0)
+
+
+@pytest.mark.parametrize("counts", ((), (1, -1)))
+def test_other_point_counts_are_refused(counts):
+    with pytest.raises(ValueError, match="point_counts must be numbers of at least 0, or None for all"):
+        crops(point_counts=counts)
+
+
 def test_guidance_is_the_flow_at_the_mask_and_zero_elsewhere():
     for sample in (crops()[index, 5] for index in range(12)):
         assert set(sample["mask"].unique().tolist()) == {0.0, 1.0}
@@ -69,11 +103,11 @@ def test_guidance_is_the_flow_at_the_mask_and_zero_elsewhere():
         assert sample["guidance"].any()
 
 
-def test_guides_are_cut_at_the_most_that_is_allowed():
+def test_points_are_cut_at_the_most_that_is_allowed():
     assert crops(max_points=3)[0]["mask"].sum() <= 3
 
 
-def test_where_flow_is_unknown_it_is_zero_not_valid_and_no_guide():
+def test_where_flow_is_unknown_it_is_zero_not_valid_and_no_point():
     for index in range(6):
         sample = PropagationDataset(Drawn(unknown=True), [], **GUIDES)[index]
         assert not sample["valid"][..., : WIDTH // 2].any() and sample["valid"][..., WIDTH // 2 :].all()
@@ -101,7 +135,7 @@ def test_a_source_may_leave_flow_undecoded_whatever_comes_first():
             assert_same(first, {name: second[name] for name in first})
 
 
-def test_padding_gets_no_guide():
+def test_padding_gets_no_point():
     sample = PropagationDataset(Drawn(), [Crop(64, random=False)], **GUIDES)[0]
     assert (~sample["valid"]).sum() == 64 * 64 - HEIGHT * WIDTH
     assert not (sample["mask"].bool() & ~sample["valid"]).any()
@@ -181,3 +215,51 @@ def test_wrong_arguments_are_refused(arguments, message):
 def test_an_empty_part_is_refused():
     with pytest.raises(ValueError, match="'val' of 2 pairs is empty"):
         crops(Drawn(count=2, num_videos=1), part="val")
+
+
+def test_the_wrong_image_of_a_pair_is_that_of_the_same_place_in_the_next_video():
+    assert choose_other_videos(np.array([0, 0, 1, 1, 1, 2])).tolist() == [2, 3, 5, 5, 5, 0]
+    assert choose_other_videos(np.array([1, 0, 1, 0])).tolist() == [1, 0, 3, 2]  # in whatever order pairs come
+    rng = np.random.default_rng(0)
+    ids = rng.permutation(np.repeat(np.arange(5), 7))
+    assert (ids[choose_other_videos(ids)] != ids).all()
+
+
+def test_a_held_out_sample_brings_the_image_of_a_pair_of_another_video():
+    val = crops(part="val", val_share=0.4, other_images=True)
+    assert [sample["video"] for sample in val] == ["video4"] * 2 + ["video5"] * 2
+    for one, other in ((0, 2), (1, 3), (2, 0), (3, 1)):  # as that pair's own sample has it
+        assert torch.equal(val[one]["other_image"], val[other]["image"])
+    for batch_size in (1, 3):
+        loader = DataLoader(val, batch_size=batch_size, num_workers=batch_size - 1)
+        joined = torch.cat([batch["other_image"] for batch in loader])
+        assert torch.equal(joined, torch.stack([sample["other_image"] for sample in val]))
+    assert "other_image" not in crops()[0]
+    assert torch.equal(crops(other_images=True)[0]["other_image"], crops()[2]["image"])
+    with_it, without = crops(other_images=True)[5], crops()[5]
+    assert_same({name: with_it[name] for name in without}, without)  # nothing else changes
+    alone = crops(Drawn(num_videos=1), part="val", val_share=0.4, other_images=True)
+    assert len(alone) and "other_image" not in alone[0]
+
+
+def test_a_wrong_image_is_of_another_scene_where_folders_tell_scenes_apart():
+    class InFolders(Drawn):
+        def names_for_lists(self):
+            folders = dict(video0="kitchen", video1="kitchen", video2="street", video3="street", video4="street")
+            return {video: (f"{folder}/{video}.mp4", video) for video, folder in folders.items()}
+
+    dataset = crops(InFolders(), other_images=True)
+    assert dataset.scene_ids.tolist() == [0] * 4 + [1] * 6 + [2] * 2  # video5 lies in no folder
+    places = dataset.others.tolist()
+    assert all(dataset.scene_ids[one] != dataset.scene_ids[other] for one, other in enumerate(places))
+    alone = crops(InFolders(), part="train", val_share=0.7, other_images=True)  # two videos of the kitchen
+    assert alone.scene_ids.tolist() == [0] * 4 and alone.others.tolist() == [2, 3, 0, 1]
+
+
+def test_a_wrong_image_of_another_size_is_brought_to_the_size_of_the_right_one():
+    class Sizes(Drawn):
+        def read_pair(self, index):
+            return tuple(value[: HEIGHT - index] for value in super().read_pair(index))
+
+    sample = PropagationDataset(Sizes(), [], other_images=True, **GUIDES)[0]
+    assert sample["other_image"].shape == sample["image"].shape == (3, HEIGHT, WIDTH)

@@ -38,7 +38,7 @@ def test_one_list_file_is_opened_as_it_is(lists):
 
 def test_several_are_joined_in_order_and_their_videos_stay_apart(lists):
     pairs = open_pairs([str(lists / "one.txt"), str(lists / "two.txt")])
-    assert [pairs.read_pair(i)[1].max() for i in range(len(pairs))] == [1, 2]
+    assert [np.asarray(pairs.read_pair(i)[1]).max() for i in range(len(pairs))] == [1, 2]
     assert len(set(pairs.pair_videos)) == 2
 
 
@@ -51,7 +51,7 @@ def test_positions_of_a_join_run_through_all_its_sources():
             joined.read_pair(outside)
 
 
-def test_what_is_no_pair_set_is_named(tmp_path):
+def test_what_is_not_a_source_of_pairs_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match="nowhere"):
         open_pairs(str(tmp_path / "nowhere"))
     with pytest.raises(FileNotFoundError, match=tmp_path.name):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from cmp.datasets import split_positions
-from cmp.datasets.splits import number_videos
+from cmp.datasets.splits import number_videos, split_by_list
 
 
 def test_with_five_videos_whole_ones_are_kept_the_last_by_name():
@@ -78,3 +78,16 @@ def test_a_long_name_takes_no_memory_for_each_of_its_pairs():
     finally:
         tracemalloc.stop()
     assert peak < 100 * len(videos)  # an array of names would take 16,000 bytes for each
+
+
+def test_a_list_names_the_videos_held_out_and_every_line_must_name_one(tmp_path):
+    videos = ["b", "a", "b", "c"]
+    (tmp_path / "val.txt").write_text("./x/a.mp4\nnever.mp4 3\n")
+    names = {"a": ("a", "x/a.mp4"), "b": ("b", "x/b.mp4"), "none": ("none", "never.mp4")}  # "c" has its own name alone
+    for part, expected in (("val", [1]), ("train", [0, 2, 3]), ("all", [0, 1, 2, 3])):
+        np.testing.assert_array_equal(split_by_list(videos, part, tmp_path / "val.txt", names), expected)
+    (tmp_path / "val.txt").write_text("c\nx/a.mp4\n")
+    np.testing.assert_array_equal(split_by_list(videos, "val", tmp_path / "val.txt", names), [1, 3])
+    for part in ("train", "val", "all"):
+        with pytest.raises(ValueError, match=r"val\.txt:2: 'x/a\.mp4': does not match any of the 3 videos .* is a"):
+            split_by_list(videos, part, tmp_path / "val.txt")

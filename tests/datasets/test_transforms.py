@@ -3,7 +3,7 @@ import pytest
 from PIL import Image
 
 from cmp.datasets import (
-    Colour,
+    Color,
     Crop,
     Flip,
     FlowPair,
@@ -25,9 +25,9 @@ def rng(seed=0):
 
 
 def sliding_rectangle(u=5, v=-3):
-    """A rectangle of pixels all different slides over a still picture: the pair, and the second frame."""
-    colours = rng().permutation(HEIGHT * WIDTH).reshape(HEIGHT, WIDTH)
-    first = np.stack((colours // 256, colours % 256, np.zeros_like(colours)), axis=2).astype(np.uint8)
+    """A rectangle of pixels all different slides over a still image: the pair, and the second frame."""
+    colors = rng().permutation(HEIGHT * WIDTH).reshape(HEIGHT, WIDTH)
+    first = np.stack((colors // 256, colors % 256, np.zeros_like(colors)), axis=2).astype(np.uint8)
     flow = np.zeros((HEIGHT, WIDTH, 2), np.float32)
     flow[6:15, 4:21] = u, v
     second = first.copy()
@@ -110,7 +110,7 @@ def test_image_and_flow_stay_on_each_other_when_resized(short_side_px):
 
 
 @pytest.mark.parametrize("short_side_px", (11, 20, 34, 75))
-def test_a_resized_image_is_pillows_bicubic_one_to_a_grey_level(short_side_px):
+def test_a_resized_image_is_pillows_bicubic_one_to_a_gray_level(short_side_px):
     noise = rng().integers(0, 256, (HEIGHT, WIDTH, 3)).astype(np.uint8)
     pair = coordinates()._replace(image=noise)
     before = noise.copy()
@@ -135,7 +135,7 @@ def test_a_resized_pixel_is_valid_only_where_all_it_was_made_from_is():
     np.testing.assert_allclose(resized.flow[resized.valid], whole.flow[resized.valid], rtol=1e-5)
 
 
-def test_a_picture_of_the_right_size_is_not_touched():
+def test_an_image_of_the_right_size_is_not_touched():
     pair = coordinates()
     assert Resize(HEIGHT)(pair, rng()) is pair
 
@@ -152,7 +152,7 @@ def test_a_random_crop_reaches_every_offset_the_last_too_and_keeps_image_on_flow
     assert seen == {(y, x) for y in range(3) for x in range(6)}
 
 
-def test_a_centre_crop_takes_the_middle():
+def test_a_center_crop_takes_the_middle():
     crop = Crop(7, random=False)(coordinates(9, 12), rng())
     assert crop.image[0, 0, :2].tolist() == [1, 2]
 
@@ -182,7 +182,7 @@ def test_making_only_what_a_crop_needs_equals_resizing_and_cropping(height, widt
         pair = FlowPair(draws.integers(0, 256, (height, width, 3)).astype(np.uint8), flow, valid)
         resize, crop = Resize(short_side_px), Crop(size_px, random=random)
         expected = crop(resize(pair, rng(seed)), rng(seed))
-        made = ResizedCrop(resize, crop)(pair, rng(seed))
+        made = ResizedCrop(short_side_px, size_px, random=random)(pair, rng(seed))
         for part, other in zip(made, expected):
             assert part.dtype == other.dtype
         np.testing.assert_array_equal(made.image, expected.image)
@@ -195,7 +195,7 @@ def test_making_only_what_a_crop_needs_equals_resizing_and_cropping(height, widt
 def test_flow_may_come_without_being_decoded_where_it_is_resized_and_cropped(short_side_px, size_px):
     pair, _ = sliding_rectangle()
     coded = encode_flow(pair.flow)
-    transform = ResizedCrop(Resize(short_side_px), Crop(size_px, random=True))  # also at its own size, and padded
+    transform = ResizedCrop(short_side_px, size_px, random=True)  # also at its own size, and padded
     closed = transform(pair._replace(flow=open_flow(*coded)), rng())
     decoded = transform(pair._replace(flow=decode_flow(*coded)), rng())
     np.testing.assert_array_equal(closed.image, decoded.image)
@@ -204,7 +204,7 @@ def test_flow_may_come_without_being_decoded_where_it_is_resized_and_cropped(sho
     assert np.abs(closed.flow).max() > 2
 
 
-def test_a_dataset_joins_a_resize_with_the_crop_that_follows_it_and_nothing_else():
+def test_a_dataset_applies_the_transforms_that_are_written_and_no_others():
     class One:
         pair_videos = ("a",)
 
@@ -214,13 +214,14 @@ def test_a_dataset_joins_a_resize_with_the_crop_that_follows_it_and_nothing_else
         def read_pair(self, index):
             return coordinates()
 
-    resize, crop, flip = Resize(20), Crop(12, random=True), Flip()
-    for given, joined in (
-        ([resize, crop, flip], [ResizedCrop(resize, crop), flip]),
-        ([resize, flip, crop], [resize, flip, crop]),
-        ([crop, resize], [crop, resize]),
-    ):
-        assert PropagationDataset(One(), given, strategies=None).transforms == joined
+    for given in ([Resize(20), Crop(12, random=True), Flip()], [ResizedCrop(20, 12, random=True)]):
+        assert PropagationDataset(One(), given, strategies=None).transforms == given
+
+
+@pytest.mark.parametrize("sizes, name", (((0, 5), "short_side_px"), ((5, 0), "size_px")))
+def test_a_resized_crop_refuses_sizes_below_1(sizes, name):
+    with pytest.raises(ValueError, match=f"{name} must be at least 1, got 0"):
+        ResizedCrop(*sizes, random=True)
 
 
 def test_scaled_flow_is_the_flow_times_a_factor_of_the_range():
@@ -260,7 +261,7 @@ def test_turning_keeps_lengths_and_stays_within_the_angle():
     "transform",
     (
         Resize(31),
-        ResizedCrop(Resize(31), Crop(9, random=True)),
+        ResizedCrop(31, 9, random=True),
         Crop(7, random=True),
         Crop(50, random=False),
         Flip(1.0),
@@ -268,7 +269,7 @@ def test_turning_keeps_lengths_and_stays_within_the_angle():
         ScaleFlow(),
         TurnFlow(),
         ScaledCrop(9),
-        Colour(),
+        Color(),
     ),
 )
 def test_the_pair_that_comes_in_is_not_written_to(transform):
@@ -297,7 +298,7 @@ def test_arguments_out_of_range_are_refused(build):
         build()
 
 
-def test_a_scaled_crop_keeps_image_on_flow_and_scales_motion_with_the_picture():
+def test_a_scaled_crop_keeps_image_on_flow_and_scales_motion_with_the_image():
     y, x = np.mgrid[:160, :200].astype(np.float32)
     image = np.stack((y, x, 0 * x), axis=2).astype(np.uint8)
     pair = FlowPair(image, np.stack((x, y), axis=2), np.ones(x.shape, bool))
@@ -316,28 +317,28 @@ def test_a_scaled_crop_keeps_image_on_flow_and_scales_motion_with_the_picture():
     assert min(factors) < 0.65 and 1.5 < max(factors) < 2.1
 
 
-def test_a_scaled_crop_of_a_small_picture_takes_its_short_side():
+def test_a_scaled_crop_of_a_small_image_takes_its_short_side():
     crop = ScaledCrop(64, low=3.0, high=3.0)(coordinates(), rng())
     assert crop.image.shape == (64, 64, 3) and crop.valid.all()
 
 
-def test_colours_change_and_motion_does_not():
+def test_colors_change_and_motion_does_not():
     pair, changed = sliding_rectangle()[0], []
     for seed in range(30):
-        new = Colour()(pair, rng(seed))
+        new = Color()(pair, rng(seed))
         assert new.flow is pair.flow and new.valid is pair.valid
         assert new.image.dtype == np.uint8 and new.image.shape == pair.image.shape
         changed.append((new.image != pair.image).any())
     assert all(changed)
-    same = Colour(contrast=0, cast=0, brightness=0, grey_probability=0)(pair, rng())
+    same = Color(contrast=0, cast=0, brightness=0, gray_probability=0)(pair, rng())
     np.testing.assert_array_equal(same.image, pair.image)
-    grey = Colour(contrast=0, cast=0, brightness=0, grey_probability=1)(pair, rng()).image
-    np.testing.assert_allclose(grey[..., 0], pair.image.mean(axis=2), atol=0.51)
-    assert (grey == grey[..., :1]).all()
+    gray = Color(contrast=0, cast=0, brightness=0, gray_probability=1)(pair, rng()).image
+    np.testing.assert_allclose(gray[..., 0], pair.image.mean(axis=2), atol=0.51)
+    assert (gray == gray[..., :1]).all()
     ends = np.zeros_like(pair.image)
     ends[:10] = 255  # brighter than white is white, darker than black black: values do not wrap around
     for seed in range(10):
-        new = Colour(contrast=0, cast=0, brightness=200, grey_probability=0)(pair._replace(image=ends), rng(seed)).image
+        new = Color(contrast=0, cast=0, brightness=200, gray_probability=0)(pair._replace(image=ends), rng(seed)).image
         offset = int(new[-1, 0, 0]) or int(new[0, 0, 0]) - 255
         np.testing.assert_array_equal(new[:10], 255 + min(offset, 0))
         np.testing.assert_array_equal(new[10:], max(offset, 0))

@@ -89,6 +89,113 @@ def test_the_truth_itself_has_full_precision_and_a_shift_costs_where_overlap_is_
     assert shifted["box_AP"] == pytest.approx(30)  # found at 0.5, 0.55 and 0.6 of the ten thresholds
 
 
+def test_a_mask_is_sized_by_its_own_pixels_and_not_by_its_box(folder):
+    """A ring of few pixels around a large box is a small mask: found wrongly and with more certainty than the true
+    small object it halves the precision of small masks, while as a box it is not small."""
+    file = folder / "annotations/instances_train.json"
+    content = json.loads(file.read_text())
+    square = content["annotations"][2]  # the one of image 2: 40 x 24 px, less than 32 x 32
+    assert square["image_id"] == 2 and square["area"] == 960
+    content["annotations"] = [square]
+    file.write_text(json.dumps(content))
+    target = CocoInstances(folder, "train", train=True)[0]["target"]
+    ring = torch.zeros(1, 60, 80)
+    ring[:, 2:58, 2:78] = 1
+    ring[:, 3:57, 3:77] = 0
+    assert 0 < ring.sum() < 32**2 < 56 * 76 < 96**2
+    found = dict(
+        boxes=torch.cat([torch.tensor([[2.0, 2, 78, 58]]), target["boxes"]]),
+        labels=target["labels"].repeat(2),
+        scores=torch.tensor([0.9, 0.5]),
+        masks=torch.stack([ring, target["masks"].float()]),
+    )
+    metric = CocoMetric(file)
+    metric.process(dict(image_id=[2]), [found])
+    metrics = metric.evaluate(1)
+    assert metrics["mask_AP_small"] == pytest.approx(50) and metrics["box_AP_small"] == pytest.approx(100)
+    assert metrics["mask_AP"] == pytest.approx(50) and metrics["box_AP"] == pytest.approx(50)
+
+
+def test_class_lists_and_labels_are_read_by_the_rules_for_lists(tmp_path):
+    source = tmp_path / "yolo"
+    for name in ("images", "labels"):
+        (source / name / "train").mkdir(parents=True)
+    cv2.imwrite(str(source / "images/train/0.png"), np.zeros((60, 80, 3), np.uint8))
+    (source / "labels/train/0.txt").write_bytes(f"\ufeff# one\r\n\r\n{SQUARE}\r\n".encode())
+    (source / "classes.txt").write_bytes("\ufeff# names\r\n7 big\u3000truck\r\n\r\n".encode())
+    assert yolo_to_coco(source, tmp_path / "out", "train") == (1, 1)
+    content = json.loads((tmp_path / "out/annotations/instances_train.json").read_text())
+    assert content["categories"] == [{"id": 8, "name": "big\u3000truck"}]
+    for line in ("car", "x car", "7 twice", "07 twice", "²  car"):
+        (source / "classes.txt").write_text(f"7 big\n\n{line}\n")
+        with pytest.raises(ValueError, match=r"classes\.txt:3: want"):
+            yolo_to_coco(source, tmp_path / "out", "train")
+
+
+def yolo_set(root, images, labels):
+    for name in ("images/train", "labels/train"):
+        (root / name).mkdir(parents=True)
+    (root / "classes.txt").write_text("2 car\n7 truck\n")
+    for name in images:
+        cv2.imwrite(str(root / "images/train" / name), np.zeros((60, 80, 3), np.uint8))
+    for name, text in labels.items():
+        (root / "labels/train" / name).write_text(text)
+    return root
+
+
+@pytest.mark.parametrize(
+    "images, labels, said",
+    [
+        (
+            ["0.png"],
+            {"0.txt": SQUARE, "O.txt": SQUARE},
+            r"labels/train/O\.txt: no image of this name in .*images/train",
+        ),
+        (
+            ["0.png"],
+            {f"{i}.txt": SQUARE for i in range(9)},
+            r"labels/train/5\.txt and more, 8 label files in all: no image",
+        ),
+        (["0.png", "0.bmp"], {"0.txt": SQUARE}, r"images/train: 0\.bmp; 0\.png differ only in their suffix"),
+        (["0.png"], {"0.txt": f"{SQUARE}\n5{SQUARE[1:]}\n"}, r"0\.txt:2: class '5' is not in classes\.txt$"),
+        (["0.png"], {"0.txt": f"5{SQUARE[1:]}\n" * 7}, r"0\.txt:5: class '5' is .* and more, 7 lines in all"),
+    ],
+    ids=["no image", "many without an image", "two images of one name", "unknown class", "many of an unknown class"],
+)
+def test_labels_that_match_nothing_are_an_error_before_anything_is_written(tmp_path, images, labels, said):
+    source = yolo_set(tmp_path / "set", images, labels)
+    with pytest.raises(ValueError, match=said) as refused:
+        yolo_to_coco(source, tmp_path / "out", "train")
+    assert "\n" not in str(refused.value) and not (tmp_path / "out").exists()
+
+
+def test_a_list_of_classes_among_the_labels_is_no_label_and_a_missing_folder_of_labels_is_an_error(tmp_path):
+    source = yolo_set(tmp_path / "set", ["0.png", "1.png"], {"0.txt": SQUARE, "classes.txt": "car\ntruck\n"})
+    assert yolo_to_coco(source, tmp_path / "out", "train") == (2, 1)
+    (source / "labels/train").rename(source / "labels/training")
+    with pytest.raises(FileNotFoundError, match="no such folder: .*labels/train"):
+        yolo_to_coco(source, tmp_path / "out", "train")
+
+
+@pytest.mark.parametrize("name", ["../../secret.png", "/etc/hostname", 5])
+def test_a_file_name_of_annotations_that_leads_out_of_the_folder_is_refused(folder, name):
+    path = folder / "annotations/instances_train.json"
+    content = json.loads(path.read_text())
+    content["images"][1]["file_name"] = name
+    path.write_text(json.dumps(content))
+    with pytest.raises(ValueError, match="image 2 has the file name .* which leads out of its folder"):
+        opened(folder)
+
+
+def test_an_image_that_annotations_list_twice_is_an_error(folder):
+    path = folder / "annotations/instances_train.json"
+    content = json.loads(path.read_text())
+    content["images"].append(content["images"][0] | {"id": 9})
+    path.write_text(json.dumps(content))
+    with pytest.raises(ValueError, match="1 files are listed twice, first '0.png'"):
+        opened(folder)
+
+
 def test_nothing_found_is_a_precision_of_zero(folder):
     metric = CocoMetric(folder / "annotations/instances_train.json")
     metric.results = [[], [], []]
@@ -168,7 +275,7 @@ def test_annotations_that_reading_would_stumble_over_are_named_before_it(folder,
 
 
 def test_wrong_data_is_named(folder, tmp_path, capsys):
-    with pytest.raises(FileNotFoundError, match="no annotations"):
+    with pytest.raises(FileNotFoundError, match="no annotation file"):
         CocoInstances(folder, "val")
     cv2.imwrite(str(folder / "train/1.png"), np.zeros((9, 9, 3), np.uint8))
     with pytest.raises(ValueError, match=r"1.png is \(9, 9\) pixels"):
@@ -177,7 +284,7 @@ def test_wrong_data_is_named(folder, tmp_path, capsys):
     with pytest.raises(FileNotFoundError, match="1 images of .* are missing"):
         opened(folder)
     (folder / "annotations/instances_train.json").write_text("[]")
-    with pytest.raises(ValueError, match="holds no COCO annotations"):
+    with pytest.raises(ValueError, match="cannot be read as COCO annotations"):
         opened(folder)
     source = tmp_path / "yolo"
     assert main([str(source), str(tmp_path / "again"), "--parts", "train"]) == 0
@@ -188,4 +295,4 @@ def test_wrong_data_is_named(folder, tmp_path, capsys):
     ):
         (source / "labels/train/0.txt").write_text(line)
         assert main([str(source), str(tmp_path / "again"), "--parts", "train"]) == 2
-        assert "0.txt, line 1" in (text := capsys.readouterr().err) and said in text
+        assert "0.txt:1" in (text := capsys.readouterr().err) and said in text

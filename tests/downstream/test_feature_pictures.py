@@ -7,43 +7,43 @@ from cmp.downstream.feature_pictures import (
     choose_images,
     features_sheet,
     nearest,
-    neighbours_sheet,
-    pca_colours,
+    neighbors_sheet,
+    pca_colors,
     read_squares,
 )
 from tools.inspect_backbone import main
 
 
-def test_neighbours_are_the_nearest_by_cosine_without_the_query_itself():
+def test_neighbors_are_the_nearest_by_cosine_without_the_query_itself():
     values = torch.tensor([[1.0, 0], [5, 0.5], [0, 2], [1, 1], [-3, 0]])
     cosines, found = nearest(values, [0, 2], 3)
     assert found.tolist() == [[1, 3, 2], [3, 1, 0]]
     assert cosines[0, 1].item() == pytest.approx(0.5**0.5) and cosines[1, 2].item() == pytest.approx(0)
 
 
-def test_colours_are_principal_components_of_all_cells_together():
+def test_colors_are_principal_components_of_all_cells_together():
     rng = np.random.default_rng(0)
     sources = rng.uniform(-1, 1, (2, 3, 6, 9)) * np.array([9, 3, 1]).reshape(3, 1, 1)  # rising and falling variance
     turned, _ = np.linalg.qr(rng.normal(size=(7, 7)))
     features = np.einsum("cs,nshw->nchw", turned[:, :3], sources) + 5
-    colours = pca_colours(torch.from_numpy(features))
-    assert colours.shape == (2, 6, 9, 3) and colours.dtype == np.uint8
+    colors = pca_colors(torch.from_numpy(features))
+    assert colors.shape == (2, 6, 9, 3) and colors.dtype == np.uint8
     for k in range(3):
-        correlation = np.corrcoef(colours[..., k].ravel(), sources[:, k].ravel())[0, 1]
+        correlation = np.corrcoef(colors[..., k].ravel(), sources[:, k].ravel())[0, 1]
         assert abs(correlation) > 0.95
 
 
-def test_equal_features_get_equal_colours_whatever_their_image():
+def test_equal_features_get_equal_colors_whatever_their_image():
     features = torch.randn(2, 5, 4, 6, generator=torch.Generator().manual_seed(0))
     features[1, :, 2, 3] = features[0, :, 1, 5]
-    colours = pca_colours(features)
-    assert (colours[1, 2, 3] == colours[0, 1, 5]).all()
-    assert (pca_colours(torch.ones(1, 4, 2, 3)) == pca_colours(torch.ones(1, 4, 2, 3))).all()  # no variance at all
+    colors = pca_colors(features)
+    assert (colors[1, 2, 3] == colors[0, 1, 5]).all()
+    assert (pca_colors(torch.ones(1, 4, 2, 3)) == pca_colors(torch.ones(1, 4, 2, 3))).all()  # no variance at all
 
 
 def test_a_sheet_shows_the_query_first_and_each_neighbour_in_its_place():
     images = np.stack([np.full((20, 20, 3), 40 * i, np.uint8) for i in range(4)])
-    sheet = neighbours_sheet(images, [2], torch.tensor([[0.9, 0.1]]), torch.tensor([[3, 0]]))
+    sheet = neighbors_sheet(images, [2], torch.tensor([[0.9, 0.1]]), torch.tensor([[3, 0]]))
     assert [int(sheet[10, x, 0]) for x in (10, 34, 58)] == [80, 120, 0]
     assert images[2].max() == 80  # the frame is not drawn into the input
     both = features_sheet(images[:3], np.stack([np.full((2, 2, 3), 10 + i, np.uint8) for i in range(3)]))

@@ -1,3 +1,6 @@
+import struct
+import zlib
+
 import cv2
 import numpy as np
 import pytest
@@ -52,11 +55,37 @@ def test_without_a_list_every_matching_image_is_taken_also_in_subfolders(tmp_pat
     ]
 
 
+def test_what_matches_nothing_or_is_listed_twice_is_an_error_with_its_name(folder):
+    (folder / "train.txt").write_text("0\n# again:\n1\n0\n")
+    with pytest.raises(ValueError, match=r"1 ids are listed twice: .*train\.txt:4: '0', first .*train\.txt:1; remove"):
+        opened(folder)
+    assert len(opened(folder, ids=None)) == 3
+    for name in ("3", "4"):
+        cv2.imwrite(str(folder / f"labels/{name}.png"), np.zeros((20, 30), np.uint8))
+    with pytest.raises(ValueError, match=r"2 labels in .* have no image \(images/\*\.png\), first \['labels/3\.png'"):
+        opened(folder, ids=None)
+
+
 def test_a_label_with_a_palette_is_read_by_its_indices(folder):
     picture = Image.fromarray(np.full((20, 30), 3, np.uint8), mode="P")
     picture.putpalette([0, 0, 0] * 3 + [200, 100, 50])
     picture.save(folder / "labels/0.png")
     assert (opened(folder)[0]["label"] == 1).all()
+
+
+@pytest.mark.parametrize("scale", [0.45, 0.7, 1.6, 3.3])
+def test_a_resized_label_has_the_classes_of_the_label_and_none_between_them(folder, scale):
+    """Three classes: a mean of the first and the third would be the second, which the label does not have."""
+    label = np.zeros((20, 30), np.uint8)
+    label[3:12, 5:] = 9
+    cv2.imwrite(str(folder / "labels/0.png"), label)
+    classes = [("ground", 0), ("between", 3), ("third", 9)]
+    for epoch in range(3):
+        resized = opened(folder, classes=classes, scale_range=(scale, scale))[0, epoch]["label"].numpy()
+        assert resized.shape == (round(20 * scale), round(30 * scale)) and set(np.unique(resized)) == {0, 2}
+        # The pixel whose centre is nearest, worked out by whole numbers.
+        ys, xs = ((2 * np.arange(n) + 1) * side // (2 * n) for n, side in zip(resized.shape, (20, 30)))
+        assert (resized != np.where(label > 0, 2, 0)[np.ix_(ys, xs)]).mean() < 0.02
 
 
 def test_image_and_label_are_scaled_cropped_and_mirrored_together(folder):
@@ -99,6 +128,17 @@ def test_missing_files_are_named_when_the_dataset_is_opened(folder):
         opened(folder, ids=None, images="images/{id}.jpeg")
 
 
+@pytest.mark.parametrize("odd", ["\u3000", "\u00a0", "\u202f", "\u0085", "\u2028"])
+def test_lists_of_ids_are_read_by_the_rules_for_lists_and_missing_files_name_their_lines(folder, odd):
+    for name in ("images", "labels"):
+        (folder / name / f"a{odd}b.png").write_bytes((folder / name / "0.png").read_bytes())
+    (folder / "train.txt").write_bytes(f"\ufeff# ids\r\n0 1\r\n\r\n\ta{odd}b\tmore\r\n".encode())
+    assert [path.stem for path, _ in opened(folder).samples] == ["0", f"a{odd}b"]
+    (folder / "train.txt").write_text("0\n# typo\n0.png\n")
+    with pytest.raises(FileNotFoundError, match=r"2 files of part 'train' are missing.*0\.png\.png \(.*train\.txt:3\)"):
+        opened(folder)
+
+
 def test_a_description_that_contradicts_itself_is_refused(folder):
     with pytest.raises(ValueError, match="things: label id 0 is described twice"):
         opened(folder, classes=[("ground", 0), ("things", [0, 7])])
@@ -107,13 +147,13 @@ def test_a_description_that_contradicts_itself_is_refused(folder):
 
 
 def test_reading_a_sample_names_what_is_wrong_with_it(folder):
-    with pytest.raises(ValueError, match=r"labels.0.png holds label ids \[7\]"):
+    with pytest.raises(ValueError, match=r"labels.0.png has label ids \[7\]"):
         opened(folder, classes=[("ground", 0), ("things", 3)])[0]
     cv2.imwrite(str(folder / "labels/0.png"), np.zeros((30, 20), np.uint8))
     with pytest.raises(ValueError, match=r"labels.0.png is \(30, 20\) pixels"):
         opened(folder)[0]
     cv2.imwrite(str(folder / "labels/0.png"), np.zeros((20, 30, 3), np.uint8))
-    with pytest.raises(ValueError, match="labels.0.png has pixels of mode 'RGB'"):
+    with pytest.raises(ValueError, match="labels.0.png cannot be read as a label image: it has pixels of mode 'RGB'"):
         opened(folder)[0]
     (folder / "images/0.png").write_bytes(b"nothing")
     with pytest.raises(ValueError, match="images.0.png cannot be read"):
@@ -132,9 +172,9 @@ def test_a_check_names_every_problem_at_once_and_classes_that_never_occur(folder
     problems = "\n".join(check_segmentation_data(opened(folder)).problems)
     for part in (
         "0.png is (20, 31) pixels",
-        "0.png holds label ids out of range: 4 (620 px)",
+        "0.png has label ids out of range: 4 (620 px)",
         "0.png has no pixel of any class",
-        "images/2.png is broken",
+        "images/2.png cannot be read as an image",
         "labels/2.png cannot be read",
     ):
         assert part in problems
@@ -145,4 +185,19 @@ def test_half_a_picture_is_found_though_opencv_reads_it(folder):
     whole = cv2.imencode(".jpg", noise)[1].tobytes()
     (folder / "images/0.png").write_bytes(whole[: len(whole) // 2])  # a name says little
     (problem,) = check_segmentation_data(opened(folder)).problems
-    assert "images/0.png is broken: image file is truncated" in problem
+    assert "images/0.png cannot be read as an image: the file is broken: image file is truncated" in problem
+
+
+def test_label_ids_of_few_bits_are_not_stretched_and_16_bit_images_are_not_white(folder):
+    ids = np.random.default_rng(1).choice(np.uint8([0, 3, 7]), (20, 30))
+    header = struct.pack(">IIBBBBB", 30, 20, 4, 0, 0, 0, 0)  # gray, 4 bits
+    rows = b"".join(b"\0" + (16 * row[::2] + row[1::2]).astype(np.uint8).tobytes() for row in ids)
+    parts = ((b"IHDR", header), (b"IDAT", zlib.compress(rows)), (b"IEND", b""))
+    data = b"".join(struct.pack(">I", len(c)) + n + c + struct.pack(">I", zlib.crc32(n + c)) for n, c in parts)
+    (folder / "labels/0.png").write_bytes(b"\x89PNG\r\n\x1a\n" + data)
+    deep = np.tile(np.linspace(0, 65535, 30).astype(np.uint16), (20, 1))
+    Image.fromarray(deep).save(folder / "images/0.png")
+    dataset = opened(folder)
+    image, label = dataset.read(0)
+    np.testing.assert_array_equal(label, dataset.class_of_id[ids])
+    np.testing.assert_array_equal(image[..., 0], np.rint(deep / 257))

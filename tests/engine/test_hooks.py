@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 import torch
 from mmengine.hooks import CheckpointHook
-from mmengine.logging import HistoryBuffer
+from mmengine.logging import HistoryBuffer, MessageHub
 
-from cmp.engine.checkpoint import load_model
-from cmp.engine.hooks import PlainCheckpoint, PredictionPictures, ProgressBar
+from cmp.checkpoints import read_checkpoint
+from cmp.engine.hooks import ProgressBar, WeightsOnlyCheckpointHook
 from cmp.flow import FlowQuantizer
 from cmp.models import CMP, DiscreteLoss, MotionEncoder, PropagationDecoder, PyramidResNet
 from cmp.version import __version__
@@ -37,7 +37,7 @@ def test_a_checkpoint_as_mmengine_makes_it_loads_weights_only_and_rebuilds_its_n
             "resumed_keys": {},
         },
     }
-    PlainCheckpoint().before_save_checkpoint(SimpleNamespace(model=model), checkpoint)
+    WeightsOnlyCheckpointHook().before_save_checkpoint(SimpleNamespace(model=model), checkpoint)
     path = tmp_path / "iter_3.pth"
     torch.save(checkpoint, path)
 
@@ -46,50 +46,34 @@ def test_a_checkpoint_as_mmengine_makes_it_loads_weights_only_and_rebuilds_its_n
     assert loaded["meta"]["iter"] == 3 and type(loaded["meta"]["iter"]) is int
     hub = loaded["message_hub"]
     assert hub["log_scalars"] == {} and hub["runtime_info"] == {"iter": 3, "value": 0.5, "both": (1, [0, 1])}
-    rebuilt = load_model(path)
+    rebuilt = read_checkpoint(path).network()
     assert all(torch.equal(value, model.state_dict()[key]) for key, value in rebuilt.state_dict().items())
 
 
-class Visualizer:
-    def __init__(self):
-        self.added = []
+def test_the_logs_means_go_on_after_a_resume_as_if_the_run_had_not_stopped(tmp_path):
+    window, losses = 25, [float(step) ** 1.5 for step in range(60)]
+    whole, first = MessageHub("whole"), MessageHub("first")
+    for step, loss in enumerate(losses):
+        for hub in (whole, first) if step < 40 else (whole,):
+            hub.update_scalar("train/loss", loss)
+            hub.update_scalar("train/data_time_share", step, count=step + 1)
+            hub.update_scalar("val/loss", 1.0)
+    runner = SimpleNamespace(model=small_model(), hooks=[], log_processor=SimpleNamespace(window_size=window))
+    checkpoint = dict(state_dict={}, meta={}, message_hub=first.state_dict())
+    WeightsOnlyCheckpointHook().before_save_checkpoint(runner, checkpoint)
+    torch.save(checkpoint, tmp_path / "iter_40.pth")
 
-    def add_image(self, name, image, step):
-        self.added.append((name, image, step))
-
-
-def test_each_validation_draws_its_own_predictions():
-    runner = SimpleNamespace(visualizer=Visualizer(), iter=7)
-    batch = dict(
-        image=torch.zeros(2, 3, 8, 12, dtype=torch.uint8),
-        flow=torch.ones(2, 2, 8, 12),
-        mask=torch.zeros(2, 1, 8, 12),
-        video=["a", "b"],
-    )
-    hook = PredictionPictures(max_rows=2)
-    for _ in range(2):
-        hook.before_val_epoch(runner)
-        hook.after_val_iter(runner, 0, batch, [dict(flow=torch.ones(2, 8, 12))] * 2)
-        hook.after_val_epoch(runner)
-    (name, image, step), (_, again, _) = runner.visualizer.added
-    assert name == "predictions" and step == 7 and image.dtype == np.uint8 and image.shape == again.shape
-
-
-def test_only_the_first_process_draws(monkeypatch):
-    runner = SimpleNamespace(visualizer=Visualizer(), iter=7)
-    hook = PredictionPictures()
-    hook.rows = [None]
-    monkeypatch.setattr("cmp.engine.hooks.is_main_process", lambda: False)
-    hook.after_val_epoch(runner)
-    assert runner.visualizer.added == []
-
-
-def test_a_validation_of_nothing_draws_nothing():
-    runner = SimpleNamespace(visualizer=Visualizer(), iter=0)
-    hook = PredictionPictures()
-    hook.before_val_epoch(runner)
-    hook.after_val_epoch(runner)
-    assert runner.visualizer.added == []
+    runner.message_hub = resumed = MessageHub("resumed")
+    resumed.load_state_dict(torch.load(tmp_path / "iter_40.pth", weights_only=True)["message_hub"])
+    WeightsOnlyCheckpointHook().before_train(runner)
+    assert "recent_scalars" not in resumed.runtime_info and list(resumed.log_scalars) == [
+        "train/loss", "train/data_time_share",
+    ]  # fmt: skip
+    for step in range(40, 45):
+        resumed.update_scalar("train/loss", losses[step])
+        resumed.update_scalar("train/data_time_share", step, count=step + 1)
+    assert resumed.get_scalar("train/loss").mean(window) == sum(losses[20:45]) / 25
+    assert resumed.get_scalar("train/data_time_share").mean(window) == sum(range(20, 45)) / sum(range(21, 46))
 
 
 @pytest.mark.parametrize(("log_level", "shown"), [("INFO", False), ("WARNING", True)])
@@ -110,6 +94,6 @@ def test_away_from_a_terminal_a_bar_is_shown_where_the_log_is_quiet(log_level, s
 def test_one_checkpoint_at_a_time_is_refused():
     runner = SimpleNamespace(hooks=[CheckpointHook(interval=1, max_keep_ckpts=1)])
     with pytest.raises(ValueError, match="max_keep_ckpts must be at least 2"):
-        PlainCheckpoint().before_train(runner)
+        WeightsOnlyCheckpointHook().before_train(runner)
     runner.hooks[0].max_keep_ckpts = 2
-    PlainCheckpoint().before_train(runner)
+    WeightsOnlyCheckpointHook().before_train(runner)

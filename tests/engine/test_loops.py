@@ -12,76 +12,10 @@ from mmengine.hooks import CheckpointHook, EMAHook
 from mmengine.logging import MessageHub
 from mmengine.optim import OptimWrapper
 
-from cmp.datasets import PairSampler
+from cmp.datasets import EpochSampler
 from cmp.engine import loops
-from cmp.engine.loops import PairTrainLoop, PropagationValLoop, predict_with_controls
+from cmp.engine.loops import InterruptibleValLoop, ResumableTrainLoop
 from cmp.engine.stop_signals import STOP_SIGNALS
-from cmp.flow import FlowQuantizer
-from cmp.models import CMP, DiscreteLoss, MotionEncoder, PropagationDecoder, PyramidResNet
-
-HEIGHT, WIDTH = 32, 64
-
-
-@pytest.fixture(scope="module")
-def model():
-    torch.manual_seed(0)
-    model = CMP(
-        image_encoder=dict(type=PyramidResNet, depth=18, top_stride=8, out_channels=16),
-        motion_encoder=dict(type=MotionEncoder, fill="nearest"),
-        decoder=dict(type=PropagationDecoder, strides=(1, 2), width=16, shortcut=True),
-        quantizer=dict(type=FlowQuantizer, num_bins=11),
-        loss=dict(type=DiscreteLoss),
-        init="default",
-    )
-    return model.eval()
-
-
-def batch(videos=("a", "b", "a")):
-    generator = torch.Generator().manual_seed(0)
-    size = len(videos)
-    flow = torch.randn(size, 2, HEIGHT, WIDTH, generator=generator) * 10
-    mask = (torch.rand(size, 1, HEIGHT, WIDTH, generator=generator) < 0.01).float()
-    image = torch.randint(0, 256, (size, 3, HEIGHT, WIDTH), generator=generator, dtype=torch.uint8)
-    valid = torch.ones(size, 1, HEIGHT, WIDTH, dtype=torch.bool)
-    return dict(image=image, flow=flow, valid=valid, guidance=flow * mask, mask=mask, video=list(videos))
-
-
-def close(first, second):
-    return torch.allclose(first, second, rtol=1e-4, atol=1e-4)
-
-
-def test_each_control_is_what_the_network_says_of_the_changed_batch(model):
-    samples = batch()
-    outputs = predict_with_controls(model, samples)
-    arguments = (samples["image"], samples["guidance"], samples["mask"])
-    others = [1, 2, 1]
-    with torch.no_grad():
-        flow = model(*arguments, mode="predict")
-        loss = model(*arguments, samples["flow"], samples["valid"], mode="loss")["loss"]
-        unguided = model(arguments[0], arguments[1] * 0, arguments[2] * 0, mode="predict")
-        shuffled = model(arguments[0][others], *arguments[1:], mode="predict")
-    assert len(outputs) == 3
-    for i, output in enumerate(outputs):
-        assert close(output["flow"], flow[i]) and output["flow"].shape == (2, HEIGHT, WIDTH)
-        assert close(output["flow_no_guidance"], unguided[i]) and close(output["flow_shuffled_image"], shuffled[i])
-        torch.testing.assert_close(output["loss"], loss)
-        assert not close(output["flow"], output["flow_no_guidance"])
-        assert not close(output["flow"], output["flow_shuffled_image"])
-
-
-def test_where_a_batch_holds_one_video_there_is_no_wrong_image(model):
-    assert all(output["flow_shuffled_image"] is None for output in predict_with_controls(model, batch("aa")))
-
-
-def test_the_image_is_encoded_once_and_the_batch_not_written_to(model):
-    samples = batch()
-    before = {name: value.clone() for name, value in samples.items() if name != "video"}
-    calls = []
-    handle = model.image_encoder.register_forward_hook(lambda *_: calls.append(1))
-    predict_with_controls(model, samples)
-    handle.remove()
-    assert len(calls) == 1
-    assert all(torch.equal(value, samples[name]) for name, value in before.items())
 
 
 class Drawing(torch.nn.Module):
@@ -128,7 +62,7 @@ def loader_of_numbers(num_workers=0, batch_size=2):
     return torch.utils.data.DataLoader(
         Numbers(),
         batch_size=batch_size,
-        sampler=PairSampler(Numbers(), seed=1),
+        sampler=EpochSampler(Numbers(), seed=1),
         num_workers=num_workers,
         persistent_workers=num_workers > 0,
         collate_fn=tuple,
@@ -138,7 +72,9 @@ def loader_of_numbers(num_workers=0, batch_size=2):
 def run(steps, *, resumed_at=0, num_workers=0, accumulate_batches=1):
     """What each step of a run sees and draws."""
     runner = Runner()
-    loop = PairTrainLoop(runner, loader_of_numbers(num_workers), max_iters=steps, accumulate_batches=accumulate_batches)
+    loop = ResumableTrainLoop(
+        runner, loader_of_numbers(num_workers), max_iters=steps, accumulate_batches=accumulate_batches
+    )
     loop._iter = resumed_at
     loop.run()
     return runner.model.seen
@@ -161,7 +97,7 @@ def test_a_step_of_two_batches_sees_the_pairs_of_one_twice_as_large_and_goes_on_
 
 def test_the_loss_of_a_step_of_two_batches_is_their_mean():
     runner = Runner()
-    PairTrainLoop(runner, loader_of_numbers(), max_iters=1, accumulate_batches=2).run()
+    ResumableTrainLoop(runner, loader_of_numbers(), max_iters=1, accumulate_batches=2).run()
     (outputs,) = [arguments["outputs"] for name, arguments in runner.called if name == "after_train_iter"]
     assert outputs["loss"].item() == 1.0
 
@@ -188,7 +124,7 @@ def test_a_stop_signal_ends_the_run_after_its_step_with_a_checkpoint_of_that_ste
     try:
         runner = Stopped()
         runner.val_loop = SimpleNamespace(run=lambda: None, stop=None)
-        loop = PairTrainLoop(runner, loader_of_numbers(), max_iters=5, val_interval=2)
+        loop = ResumableTrainLoop(runner, loader_of_numbers(), max_iters=5, val_interval=2)
         loop.run()
     finally:
         for number, handler in zip(STOP_SIGNALS, before):
@@ -201,7 +137,7 @@ def test_a_stop_signal_ends_the_run_after_its_step_with_a_checkpoint_of_that_ste
 def test_skipped_steps_are_counted_and_too_many_in_a_row_end_the_run():
     def train(bad, steps=6, **arguments):
         runner = Runner(Drawing(bad))
-        loop = PairTrainLoop(runner, loader_of_numbers(batch_size=1), max_iters=steps, **arguments)
+        loop = ResumableTrainLoop(runner, loader_of_numbers(batch_size=1), max_iters=steps, **arguments)
         try:
             loop.run()
         finally:
@@ -226,7 +162,7 @@ def test_skipped_steps_are_counted_and_too_many_in_a_row_end_the_run():
 
 def run_of_single_numbers():
     runner = Runner()
-    PairTrainLoop(runner, loader_of_numbers(batch_size=1), max_iters=5).run()
+    ResumableTrainLoop(runner, loader_of_numbers(batch_size=1), max_iters=5).run()
     return runner.model.seen
 
 
@@ -241,7 +177,7 @@ def test_a_resumed_run_makes_up_for_a_validation_that_may_have_been_cut_off():
         runner = Runner()
         runner.val_loop = Validation()
         Validation.steps = []
-        loop = PairTrainLoop(runner, loader_of_numbers(), max_iters=5, val_interval=2)
+        loop = ResumableTrainLoop(runner, loader_of_numbers(), max_iters=5, val_interval=2)
         loop._iter = resumed_at
         loop.run()
         assert Validation.steps == expected and Validation.stop is None
@@ -260,7 +196,7 @@ def test_no_validation_comes_before_its_time_and_each_step_trains_after_one():
     runner.val_loop = Validation()
     take = runner.model.train_step
     runner.model.train_step = lambda *a, **k: (training.append(runner.model.training), take(*a, **k))[1]
-    loop = PairTrainLoop(runner, loader_of_numbers(), max_iters=6, val_interval=2, val_begin=3)
+    loop = ResumableTrainLoop(runner, loader_of_numbers(), max_iters=6, val_interval=2, val_begin=3)
     loop.run()
     assert Validation.steps == [4, 6] and training == [True] * 6
 
@@ -273,8 +209,8 @@ def test_weights_and_state_are_laid_out_before_the_first_step(channels_last):
     runner.optim_wrapper = OptimWrapper(torch.optim.SGD([weight], lr=1, momentum=0.9))
     momentum = torch.randn_like(weight)
     runner.optim_wrapper.optimizer.state[weight]["momentum_buffer"] = momentum
-    loader = torch.utils.data.DataLoader(Numbers(), batch_size=2, sampler=PairSampler(Numbers()), collate_fn=tuple)
-    PairTrainLoop(runner, loader, max_iters=1, channels_last=channels_last).run()
+    loader = torch.utils.data.DataLoader(Numbers(), batch_size=2, sampler=EpochSampler(Numbers()), collate_fn=tuple)
+    ResumableTrainLoop(runner, loader, max_iters=1, channels_last=channels_last).run()
     laid_out = runner.optim_wrapper.optimizer.state[weight]["momentum_buffer"]
     assert weight.is_contiguous() != channels_last and laid_out.stride() == weight.stride()
     assert torch.equal(laid_out, momentum)
@@ -300,13 +236,13 @@ class Counting(Evaluator):
 
 
 def validation(runner):
-    loop = PropagationValLoop(runner, torch.utils.data.DataLoader(Numbers(), batch_size=2), Counting())
+    loop = InterruptibleValLoop(runner, torch.utils.data.DataLoader(Numbers(), batch_size=2), Counting())
     loop.run_iter = lambda idx, batch: loop.evaluator.process([], batch)
     return loop
 
 
-def test_all_processes_judge_the_first_ones_network(monkeypatch, model):
-    given = []
+def test_all_processes_evaluate_the_first_ones_network(monkeypatch):
+    given, model = [], torch.nn.Sequential(torch.nn.Conv2d(3, 4, 1), torch.nn.BatchNorm2d(4))
     monkeypatch.setattr(loops, "broadcast", lambda buffer: given.append(buffer))
     runner = Runner(model)
     assert validation(runner).run() == {"seen": 3}

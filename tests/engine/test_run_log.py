@@ -30,8 +30,29 @@ def test_a_start_that_came_to_no_step_changes_nothing(tmp_path):
 
 
 def test_what_is_no_run_is_named(tmp_path):
-    with pytest.raises(FileNotFoundError, match="is no folder of a run"):
+    with pytest.raises(FileNotFoundError, match="is not a folder of a run"):
         read_run(tmp_path)
     write(tmp_path, "20260101_000000", dict(loss=1.0), dict(iter=2, loss=1.0))
-    with pytest.raises(ValueError, match=r"scalars.json, line 1 is no scalars of a step"):
+    with pytest.raises(ValueError, match=r"scalars.json, line 1 does not contain the scalars of a step"):
+        read_run(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        '{"iter": 1, "loss": "x"}',
+        '{"iter": 1, "loss": [1]}', '{"iter": Infinity, "loss": 1}', "[1, 2]", "[" * 100_000,
+        '{"iter": NaN, "loss": 1}', '{"iter": 1, "loss": 1' + "0" * 400 + "}", '{"iter": 1' + "0" * 9000 + "}", "5",
+    ],
+    ids=["text", "list", "infinite step", "a list", "deep", "no step", "too large", "thousands of digits", "a number"],
+)  # fmt: skip
+def test_a_line_that_contains_no_scalars_is_named_with_its_file(tmp_path, line):
+    write(tmp_path, "20260101_000000", tail=line + '\n{"iter": 2, "step": 2, "loss": null}\n')
+    with pytest.raises(ValueError, match=r"scalars.json, line 1 does not contain the scalars of a step"):
+        read_run(tmp_path)
+    path = tmp_path / "20260101_000000/vis_data/scalars.json"
+    path.write_text(path.read_text().removeprefix(line + "\n"))
+    assert str(read_run(tmp_path).train["loss"].tolist()) == "[[2.0, nan]]"
+    path.write_bytes(b"\xff\xfe\0" * 50)
+    with pytest.raises(ValueError, match="scalars.json does not contain the scalars of a run"):
         read_run(tmp_path)

@@ -1,18 +1,25 @@
 """What mmengine offers by config and the documents promise: it does what they say."""
 
+import os
+import resource
 import subprocess
+from types import SimpleNamespace
 
+import pytest
 import torch
+from mmengine.config import Config
 from mmengine.hooks import EMAHook
+from mmengine.logging import MessageHub
 from mmengine.model import convert_sync_batchnorm
 from mmengine.optim import OptimWrapper, build_optim_wrapper
 from torch import nn
 
 from cmp.engine import provenance
 from cmp.engine.provenance import record_start
-from cmp.engine.runner import PairRunner, Runner
+from cmp.engine.runner import ResumableRunner
 from cmp.flow import FlowQuantizer
 from cmp.models import CMP, DiscreteLoss, MotionEncoder, PropagationDecoder, PyramidResNet
+from cmp.weights import read_weight_file
 
 
 def small_model():
@@ -64,33 +71,59 @@ def test_mmengines_own_average_is_saved_as_if_it_were_the_trained_weights():
     assert not torch.equal(checkpoint["state_dict"]["weight"], trained["weight"])
 
 
+class SavingRunner(ResumableRunner):
+    """A runner that does nothing but save, after step 3."""
+
+    iter, epoch, seed, experiment_name = 2, 0, 0, "test"
+    train_dataloader = SimpleNamespace(dataset=None)
+
+    def __init__(self, size):
+        self.cfg, self.model, self.message_hub, self._hooks = Config(), nn.Linear(size, size), MessageHub("test"), []
+
+
+def save(runner, folder):
+    runner.save_checkpoint(str(folder), "iter_3.pth", save_optimizer=False, save_param_scheduler=False, by_epoch=False)
+
+
 def test_a_checkpoint_has_its_name_only_when_it_is_whole(tmp_path, monkeypatch):
-    class Killed(Exception):
-        pass
+    (tmp_path / ".iter_2.pth.0123456789ab.tmp").write_bytes(b"half")  # left by a killed run
+    sizes, plain = [], os.fsync
 
-    def half(self, out_dir, filename, **_):
-        (tmp_path / filename).write_bytes(b"half")
-        raise Killed
+    def listen(descriptor):
+        sizes.append((os.fstat(descriptor).st_size, (tmp_path / "iter_3.pth").exists()))
+        plain(descriptor)
 
-    def whole(self, out_dir, filename, **_):
-        assert not (tmp_path / "iter_3.pth").exists()
-        (tmp_path / filename).write_bytes(b"whole")
+    monkeypatch.setattr(os, "fsync", listen)
+    save(SavingRunner(100), tmp_path)
+    assert os.listdir(tmp_path) == ["iter_3.pth"]
+    assert sizes[0] == ((tmp_path / "iter_3.pth").stat().st_size, False)  # on the disk before it has its name
+    assert read_weight_file(tmp_path / "iter_3.pth").meta["iter"] == 3
 
-    runner = PairRunner.__new__(PairRunner)
-    monkeypatch.setattr(Runner, "save_checkpoint", half)
+
+def test_a_checkpoint_that_does_not_fit_on_the_disk_is_named_and_leaves_the_older_ones(tmp_path):
+    (tmp_path / "iter_2.pth").write_bytes(b"older")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
     try:
-        runner.save_checkpoint(str(tmp_path), "iter_3.pth", meta={})
-    except Killed:
-        pass
-    assert [path.name for path in tmp_path.iterdir()] == ["iter_3.pth.partial"]
-    synced = []
-    monkeypatch.setattr(Runner, "save_checkpoint", whole)
-    monkeypatch.setattr("os.fsync", lambda _: synced.append((tmp_path / "iter_3.pth").exists()))
-    runner.save_checkpoint(str(tmp_path), filename="iter_3.pth", meta={})
-    assert [path.name for path in tmp_path.iterdir()] == ["iter_3.pth"]
-    assert (tmp_path / "iter_3.pth").read_bytes() == b"whole" and synced == [
-        False
-    ]  # on the disk before it has its name
+        with pytest.raises(OSError, match=r"iter_3\.pth: cannot be written \(File too large\); it needs 36\d,\d\d\d "):
+            save(SavingRunner(300), tmp_path)  # 300 x 301 numbers of 4 bytes: 361,200, and the meta
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert os.listdir(tmp_path) == ["iter_2.pth"]
+
+
+def test_the_copy_of_a_config_never_replaces_the_config_that_was_read(tmp_path):
+    (tmp_path / "mine.py").write_text("a = 1  # a comment that the copy does not have\n")
+    runner = SavingRunner(1)
+    runner.cfg, runner._work_dir = Config.fromfile(tmp_path / "mine.py"), str(tmp_path)
+    runner._timestamp = "20260101_000000"
+    runner.dump_config()
+    assert (tmp_path / "mine.py").read_text() == "a = 1  # a comment that the copy does not have\n"
+    assert (tmp_path / "mine_20260101_000000.py").read_text() == "a = 1\n"
+    runner._work_dir = str(tmp_path / "run")
+    (tmp_path / "run").mkdir()
+    runner.dump_config()
+    assert os.listdir(tmp_path / "run") == ["mine.py"]
 
 
 def test_every_start_is_noted(tmp_path):

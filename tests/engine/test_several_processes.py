@@ -16,8 +16,8 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
 from cmp.engine.processes import any_process, leave_together  # noqa: E402
+from cmp.engine.restarts import torchrun_started_again  # noqa: E402
 from cmp.engine.step_guard import StepGuard  # noqa: E402
-from tools.train import torchrun_started_again  # noqa: E402
 
 
 class Net(BaseModel):

@@ -6,7 +6,9 @@ import torch
 from mmengine.optim import OptimWrapper
 from torch import nn
 
-from cmp.engine.step import PreciseOptimWrapper, lay_out
+from cmp.engine import step
+from cmp.engine.step import AutocastOptimWrapper, computes_in_bfloat16, set_memory_layout
+from cmp.engine.trained_model import TrainedModel
 from cmp.flow import FlowQuantizer
 from cmp.models import CMP, DiscreteLoss, MotionEncoder, PropagationDecoder, PyramidResNet
 
@@ -36,19 +38,20 @@ def sgd(model, **kwargs):
 
 
 def losses(model, wrapper, steps=4):
-    return [model.train_step(batch(i), wrapper)["loss"].item() for i in range(steps)]
+    trained = model if isinstance(model, TrainedModel) else TrainedModel(model)
+    return [trained.train_step(batch(i), wrapper)["loss"].item() for i in range(steps)]
 
 
 def test_float32_is_mmengines_own_step_to_the_bit():
     expected_model, model = network(), network()
     expected = losses(expected_model, OptimWrapper(sgd(expected_model)))
-    assert losses(model, PreciseOptimWrapper(sgd(model))) == expected
+    assert losses(model, AutocastOptimWrapper(sgd(model))) == expected
     assert all(torch.equal(a, b) for a, b in zip(model.parameters(), expected_model.parameters()))
 
 
 def test_bfloat16_works_convolutions_in_half_and_keeps_weights_updates_and_loss_whole():
     model = network()
-    wrapper = PreciseOptimWrapper(sgd(model), precision="bfloat16")
+    wrapper = AutocastOptimWrapper(sgd(model), precision="bfloat16")
     seen = {}
     for name, module in model.named_modules():
         if isinstance(module, (nn.Conv2d, DiscreteLoss)):
@@ -60,13 +63,13 @@ def test_bfloat16_works_convolutions_in_half_and_keeps_weights_updates_and_loss_
     assert {p.dtype for p in model.parameters()} == {torch.float32}
     assert {s["momentum_buffer"].dtype for s in wrapper.optimizer.state.values()} == {torch.float32}
     whole = network()
-    in_whole = losses(whole, PreciseOptimWrapper(sgd(whole)))
+    in_whole = losses(whole, AutocastOptimWrapper(sgd(whole)))
     assert in_half == pytest.approx(in_whole, rel=0.01) and in_half != in_whole
 
 
 def test_gradients_accumulate_as_in_mmengine():
     model = network()
-    wrapper = PreciseOptimWrapper(sgd(model), precision="bfloat16", accumulative_counts=2)
+    wrapper = AutocastOptimWrapper(sgd(model), precision="bfloat16", accumulative_counts=2)
     before = model.decoder.head.weight.detach().clone()
     losses(model, wrapper, steps=1)
     assert torch.equal(model.decoder.head.weight, before)
@@ -75,7 +78,7 @@ def test_gradients_accumulate_as_in_mmengine():
 
 
 def test_processes_wait_for_each_other_only_when_weights_are_about_to_move(monkeypatch):
-    model, alone = network(), []
+    model, alone = TrainedModel(network()), []
 
     @contextmanager
     def no_sync():
@@ -83,19 +86,36 @@ def test_processes_wait_for_each_other_only_when_weights_are_about_to_move(monke
         yield
 
     monkeypatch.setattr(model, "no_sync", no_sync, raising=False)  # as a model wrapper for several processes has it
-    losses(model, PreciseOptimWrapper(sgd(model), precision="bfloat16", accumulative_counts=2), steps=2)
+    losses(model, AutocastOptimWrapper(sgd(model), precision="bfloat16", accumulative_counts=2), steps=2)
     assert alone == [True]
+
+
+@pytest.mark.parametrize("native", (False, True))
+def test_auto_precision_is_bfloat16_where_the_device_computes_in_it_and_says_which(native, monkeypatch):
+    monkeypatch.setattr(step, "computes_in_bfloat16", lambda device_type: native and device_type == "cpu")
+    chosen = "bfloat16" if native else "float32"
+    said = []
+    monkeypatch.setattr(step, "print_log", lambda line, logger: said.append(line))
+    model, same = network(), network()
+    expected = losses(same, AutocastOptimWrapper(sgd(same), precision=chosen), steps=2)
+    assert losses(model, AutocastOptimWrapper(sgd(model), precision="auto"), steps=2) == expected
+    assert said == [f"precision: {chosen}, the faster one on this CPU"]
+
+
+def test_whether_a_cpu_computes_in_bfloat16_can_be_asked():
+    assert computes_in_bfloat16("cpu") in (False, True)
+    assert computes_in_bfloat16("xpu") is False
 
 
 def test_an_unknown_precision_is_refused():
     with pytest.raises(ValueError, match="float16"):
-        PreciseOptimWrapper(sgd(network()), precision="float16")
+        AutocastOptimWrapper(sgd(network()), precision="float16")
 
 
 def test_channels_last_lays_out_every_map_and_changes_no_value():
     expected_model, model = network(), network()
-    expected_wrapper, wrapper = PreciseOptimWrapper(sgd(expected_model)), PreciseOptimWrapper(sgd(model))
-    lay_out(model, wrapper.optimizer, channels_last=True)
+    expected_wrapper, wrapper = AutocastOptimWrapper(sgd(expected_model)), AutocastOptimWrapper(sgd(model))
+    set_memory_layout(model, wrapper.optimizer, channels_last=True)
     outputs = []
     for module in model.modules():
         if isinstance(module, nn.Conv2d):
@@ -104,7 +124,7 @@ def test_channels_last_lays_out_every_map_and_changes_no_value():
     assert all(output.is_contiguous(memory_format=torch.channels_last) for output in outputs)
     wide = [p for p in model.parameters() if p.ndim == 4 and min(p.shape) > 1]
     assert wide and not any(p.is_contiguous() for p in wide)
-    lay_out(model, wrapper.optimizer, channels_last=False)
+    set_memory_layout(model, wrapper.optimizer, channels_last=False)
     assert all(p.is_contiguous() for p in model.parameters())
 
 
@@ -112,8 +132,8 @@ def test_channels_last_lays_out_every_map_and_changes_no_value():
 def test_a_fused_optimizer_goes_on_rightly_whatever_layout_the_state_was_saved_in(saved_last, resumed_last):
     model = network()
     optimizer = sgd(model, fused=True)
-    lay_out(model, optimizer, saved_last)
-    losses(model, PreciseOptimWrapper(optimizer), steps=2)
+    set_memory_layout(model, optimizer, saved_last)
+    losses(model, AutocastOptimWrapper(optimizer), steps=2)
     weights, state = copy.deepcopy(model.state_dict()), copy.deepcopy(optimizer.state_dict())
 
     ends = []
@@ -124,7 +144,7 @@ def test_a_fused_optimizer_goes_on_rightly_whatever_layout_the_state_was_saved_i
         resumed_optimizer.load_state_dict(copy.deepcopy(state))
         for group in resumed_optimizer.param_groups:
             group["fused"] = fused
-        lay_out(resumed, resumed_optimizer, channels_last)
+        set_memory_layout(resumed, resumed_optimizer, channels_last)
         resumed.zero_grad()
         # The same gradient for both, so that the update alone is compared.
         for i, parameter in enumerate(resumed.parameters()):

@@ -7,7 +7,7 @@ from mmengine.model import BaseModel
 from mmengine.optim import OptimWrapper
 from torch import nn
 
-from cmp.engine.step import PreciseOptimWrapper
+from cmp.engine.step import AutocastOptimWrapper
 from cmp.engine.step_guard import StepGuard
 
 
@@ -84,7 +84,7 @@ def test_a_gradient_scaler_leaves_steps_out_itself():
 
 def test_the_forward_pass_has_the_wrappers_precision():
     model, seen = Net().train(), []
-    guard = StepGuard(PreciseOptimWrapper(torch.optim.SGD(model.parameters(), lr=0.1), precision="bfloat16"), model)
+    guard = StepGuard(AutocastOptimWrapper(torch.optim.SGD(model.parameters(), lr=0.1), precision="bfloat16"), model)
     model.layers[0].register_forward_hook(lambda module, inputs, output: seen.append(output.dtype))
     step(model, guard, images(4))
     assert seen == [torch.bfloat16]

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from cmp.engine.checkpoint import load_strictly, read_checkpoint
 from cmp.engine.weight_average import WeightAverage
+from cmp.weights import load_strictly, read_weight_file
 
 
 def runner_with(model, skipped=False):
@@ -59,11 +59,11 @@ def test_a_checkpoint_says_which_is_which_and_a_resumed_average_goes_on(tmp_path
     checkpoint = {"state_dict": runner.model.state_dict(), "meta": {}}
     hook.before_save_checkpoint(runner, checkpoint)
     torch.save(checkpoint, tmp_path / "iter_2.pth")
-    assert read_checkpoint(tmp_path / "iter_2.pth").state_dict["weight"].unique().item() == 3.0
-    assert read_checkpoint(tmp_path / "iter_2.pth", ema=True).state_dict["weight"].unique().item() == 2.0
-    with pytest.raises(ValueError, match="holds no moving average"):
+    assert read_weight_file(tmp_path / "iter_2.pth").state_dict()["weight"].unique().item() == 3.0
+    assert read_weight_file(tmp_path / "iter_2.pth").state_dict(ema=True)["weight"].unique().item() == 2.0
+    with pytest.raises(ValueError, match="does not contain a moving average"):
         torch.save({"state_dict": runner.model.state_dict()}, tmp_path / "none.pth")
-        read_checkpoint(tmp_path / "none.pth", ema=True)
+        read_weight_file(tmp_path / "none.pth").state_dict(ema=True)
 
     other = runner_with(norm_of(7.0))
     resumed = WeightAverage(momentum=0.5)

@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import pytest
 import safetensors.torch
@@ -6,7 +7,7 @@ import torch
 import torchvision
 from safetensors import safe_open
 
-from cmp.engine.peer_checkpoint import write_peer_checkpoint
+from cmp.checkpoints import write_peer_checkpoint
 from cmp.export import export_backbone, load_back, read_backbone
 from cmp.flow import FlowQuantizer
 from cmp.models import CMP, AlexNetFCN, DiscreteLoss, MotionEncoder, PropagationDecoder, PyramidResNet, ResNet
@@ -123,7 +124,7 @@ def test_bottleneck_backbones_are_exported(tmp_path):
 def test_alexnet_is_exported_as_safetensors_alone(tmp_path):
     checkpoint = save(tmp_path / "a.pth", build(dict(type=AlexNetFCN)))
     for format in ("torchvision", "timm", "mmlab", "detectron2"):
-        with pytest.raises(ValueError, match="no alexnet_fcn: export it as"):
+        with pytest.raises(ValueError, match="does not have alexnet_fcn: export it as"):
             export_backbone(checkpoint, tmp_path / "b.pth", format)
     report = export_backbone(checkpoint, tmp_path / "b.safetensors", "safetensors")
     assert report.backbone.name == "alexnet_fcn" and report.load_back.missing == ()
@@ -166,12 +167,16 @@ def test_where_the_library_is_missing_nothing_is_claimed(checkpoint, tmp_path, m
 
 def test_a_file_that_loads_back_differently_is_not_left_behind(checkpoint, tmp_path, monkeypatch):
     real = load_back.read_weight_file
+
+    def spoiled(file, spoil):
+        return replace(file, content=spoil(file.content))
+
     for spoil in (
         lambda weights: weights | {"conv1.weight": weights["conv1.weight"] * 1.01},
         lambda weights: weights | {"conv5.weight": torch.zeros(1)},
         lambda weights: {key: value for key, value in weights.items() if key != "bn1.bias"},
     ):
-        monkeypatch.setattr(load_back, "read_weight_file", lambda path, spoil=spoil: spoil(real(path)))
+        monkeypatch.setattr(load_back, "read_weight_file", lambda path, spoil=spoil: spoiled(real(path), spoil))
         for format in ("torchvision", "safetensors"):
             with pytest.raises(ValueError):
                 export_backbone(checkpoint, tmp_path / "b.safetensors", format)
@@ -181,7 +186,7 @@ def test_a_file_that_loads_back_differently_is_not_left_behind(checkpoint, tmp_p
 def test_checkpoints_without_a_whole_encoder_are_refused_by_name(model, tmp_path):
     weights = model.state_dict()
     cases = {
-        "none.pth": ({"decoder.head.bias": torch.zeros(2)}, "holds no image encoder"),
+        "none.pth": ({"decoder.head.bias": torch.zeros(2)}, "does not contain an image encoder"),
         "half.pth": ({k: v for k, v in weights.items() if "layer4" not in k}, "no known image encoder"),
         "less.pth": ({k: v for k, v in weights.items() if "bn1.bias" not in k}, "missing"),
         "nan.pth": (weights | {"image_encoder.bn1.bias": torch.full((64,), torch.nan)}, "not finite.*bn1.bias"),
@@ -197,3 +202,36 @@ def test_unknown_formats_and_misleading_names_are_refused(checkpoint, tmp_path):
         export_backbone(checkpoint, tmp_path / "b.pth", "caffe")
     with pytest.raises(ValueError, match="misleads"):
         export_backbone(checkpoint, tmp_path / "b.pth", "safetensors")
+
+
+@pytest.mark.parametrize(
+    "described, message",
+    (
+        (dict(image_encoder={"type": "TimmEncoder", "name": "local-dir:/tmp/x"}), "image_encoder.name"),
+        (dict(image_encoder={"type": "TimmEncoder", "name": "resnet18", "checkpoint_path": "/x"}), "unknown"),
+        (dict(image_encoder={"type": "TimmEncoder", "name": "vit_huge_patch16_gap_448"}), "does not fit the network"),
+        (dict(mean=[float("nan"), 0, 0], std=[1, 1, 1]), "mean or std"),
+        (dict(mean=[0, 0, 0], std=[0, 1, 1]), "mean or std"),
+        (dict(mean=7, std="x"), "mean or std"),
+    ),
+)
+def test_what_a_file_says_of_its_encoder_is_checked_before_it_is_used(model, tmp_path, described, message):
+    if "image_encoder" in described:
+        pytest.importorskip("timm")
+    path = save(tmp_path / "x.pth", model)
+    content = torch.load(path, weights_only=True)
+    content["meta"]["cmp"] |= described
+    torch.save(content, path)
+    with pytest.raises(ValueError, match="x.pth") as refused:
+        read_backbone(path)
+    assert message in str(refused.value)
+
+
+def test_only_short_text_of_a_file_gets_into_metadata(model, tmp_path):
+    path = save(tmp_path / "x.pth", model)
+    content = torch.load(path, weights_only=True)
+    content["meta"]["cmp"]["system"] = "a\n# heading"
+    content["meta"] |= dict(experiment_name="x" * 10**4, iter=["os.system"])
+    torch.save(content, path)
+    metadata = read_backbone(path).metadata
+    assert [metadata[key] for key in ("pretrained_with", "config", "steps")] == ["unknown"] * 3

@@ -9,8 +9,8 @@ from mmengine.model import BaseModule
 from safetensors.torch import load_file
 
 from cmp.export import FORMATS, export_backbone, read_backbone
-from cmp.export.backbone import BackboneFeatures
 from cmp.export.formats import detectron2_name
+from cmp.export.model_card import model_card
 from cmp.flow import FlowQuantizer
 from cmp.models import CMP, AlexNetFCN, DiscreteLoss, MotionEncoder, PropagationDecoder, ResNet
 
@@ -38,7 +38,7 @@ def checkpoint(tmp_path_factory):
 def expected(checkpoint):
     """Features of our encoder, all stages."""
     with torch.no_grad():
-        return BackboneFeatures(read_backbone(checkpoint).encoder)(IMAGE)
+        return read_backbone(checkpoint).encoder(IMAGE)
 
 
 def agrees(theirs, ours):
@@ -137,7 +137,7 @@ def test_an_onnx_graph_takes_any_size_and_puts_out_every_stage(checkpoint, tmp_p
     session = runtime.InferenceSession(tmp_path / "b.onnx")
     assert [output.name for output in session.get_outputs()] == ["stage1", "stage2", "stage3", "stage4"]
     assert session.get_modelmeta().custom_metadata_map == report.backbone.metadata
-    features = BackboneFeatures(report.backbone.encoder)
+    features = report.backbone.encoder
     for shape in ((1, 3, 65, 131), (3, 3, 96, 64)):
         image = torch.randn(shape)
         with torch.no_grad():
@@ -154,8 +154,31 @@ def test_alexnets_graph_ends_below_its_projection(tmp_path):
     report = export_backbone(checkpoint, tmp_path / "a.onnx", "onnx")
     (fc7,) = runtime.InferenceSession(tmp_path / "a.onnx").run(None, {"image": IMAGE.numpy()})
     with torch.no_grad():
-        agrees(torch.from_numpy(fc7), report.backbone.encoder.features(IMAGE))
+        agrees(torch.from_numpy(fc7), report.backbone.encoder(IMAGE)[-1])
     assert not export_backbone(checkpoint, tmp_path / "a.onnx", "onnx").written
+
+
+STRANGE = "x | y |\n\n# Heading\n<script>alert(1)</script> ![i](http://example.org/i.png) `c` **b** \udcff"
+
+
+def test_what_a_checkpoint_says_of_itself_is_text_in_its_card(checkpoint, tmp_path):
+    content = torch.load(checkpoint, weights_only=True)
+    on_one_line = " ".join(STRANGE.removesuffix("\udcff").split())
+    for name, shown in (
+        (STRANGE, "unknown"),  # line breaks and bytes that are not text
+        (
+            on_one_line,
+            r"x \| y \| # Heading &lt;script&gt;alert(1)&lt;/script&gt; "
+            r"![i\](http://example.org/i.png) \`c\` \*\*b\*\*",
+        ),
+    ):
+        content["meta"] |= {"experiment_name": name}
+        torch.save(content, tmp_path / "strange.pth")
+        card = model_card(read_backbone(tmp_path / "strange.pth"), "torchvision", ".pth")
+        (line,) = (line for line in card.splitlines() if line.startswith("| config |"))
+        assert line == f"| config | {shown} |"
+        assert "\n# Heading" not in card and "<script" not in card
+        card.encode()
 
 
 @pytest.mark.parametrize("format", [format for format in FORMATS if format != "onnx"])

@@ -163,7 +163,7 @@ def test_a_header_that_makes_no_sense_is_refused():
         decode_flow(payload, {"codec": "half16", "width": 3})
 
 
-def test_what_is_no_flow_is_refused():
+def test_what_is_not_flow_is_refused():
     for flow in (np.zeros((3, 4), np.float32), np.zeros((3, 4, 2), int), np.zeros((0, 4, 2), np.float32)):
         with pytest.raises(ValueError, match="flow must"):
             encode_flow(flow)

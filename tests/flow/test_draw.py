@@ -9,7 +9,7 @@ def color_of(u, v, **options):
 
 
 def test_directions_have_the_published_hues():
-    assert color_of(1, 0) == [255, 0, 0]  # right: the wheel's first colour
+    assert color_of(1, 0) == [255, 0, 0]  # right: the wheel's first color
     assert color_of(1, -0.0) == [255, 0, 0]
     # The angle runs clockwise as seen over 54 steps: down is step 13.5, between (255, 221, 0) and (255, 238, 0); left
     # is 27; up is 40.5.
@@ -36,10 +36,10 @@ def test_it_agrees_with_torchvision():
 def test_unknown_pixels_are_black_and_do_not_set_the_scale():
     flow = np.zeros((3, 4, 2), np.float32)
     flow[0, 0], flow[1, 1], flow[2, 2], flow[2, 3] = (2, 0), (np.nan, 0), (1.7e9, 1.7e9), (np.inf, 0)
-    picture = flow_to_color(flow)
-    assert picture.shape == (3, 4, 3) and picture.dtype == np.uint8
-    assert picture[0, 0].tolist() == [255, 0, 0]
-    assert (picture[[1, 2, 2], [1, 2, 3]] == 0).all()
+    drawn_flow = flow_to_color(flow)
+    assert drawn_flow.shape == (3, 4, 3) and drawn_flow.dtype == np.uint8
+    assert drawn_flow[0, 0].tolist() == [255, 0, 0]
+    assert (drawn_flow[[1, 2, 2], [1, 2, 3]] == 0).all()
     assert flow_to_color(np.zeros((0, 4, 2), np.float32)).shape == (0, 4, 3)
 
 
@@ -63,14 +63,14 @@ def test_an_arrow_runs_from_its_point_along_its_vector_on_a_copy():
     assert abs((changed[:, 0] < 40).sum() - (changed[:, 0] > 40).sum()) < 10
 
 
-def test_a_still_guide_is_a_dot_and_no_guides_change_nothing():
+def test_a_still_point_is_a_dot_and_no_points_change_nothing():
     image = np.full((32, 48, 3), 90, np.uint8)
     dot = np.argwhere((draw_guidance(image, np.array([[10, 20]]), np.zeros((1, 2))) != 90).any(axis=2))
     assert 1 < len(dot) < 80 and np.abs(dot.mean(axis=0) - (10, 20)).max() < 1
     np.testing.assert_array_equal(draw_guidance(image, np.zeros((0, 2), int), np.zeros((0, 2))), image)
 
 
-def test_a_vector_far_beyond_the_picture_is_still_drawn():
+def test_a_vector_far_beyond_the_image_is_still_drawn():
     image = np.full((32, 48, 3), 90, np.uint8)
     assert (draw_guidance(image, np.array([[10, 5]]), np.array([[1e12, 0.0]]))[10, 47] != 90).any()
 

@@ -1,3 +1,4 @@
+import io
 import os
 import struct
 import zipfile
@@ -8,7 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cmp.flow import read_flow, write_flow
+from cmp.flow import DenseFlow, encode_flow, open_flow, read_flow, write_flow
+from cmp.flow.io import open_flow_pair
+from cmp.images import decode_gray8
 
 
 def some_flow(height=5, width=7, bound=40.0, seed=0):
@@ -80,7 +83,7 @@ def test_kitti_png_is_exact_to_half_a_step_and_refuses_what_it_cannot_hold(tmp_p
     assert (read_flow(tmp_path / "k.png") == -512).all()
 
 
-def test_the_authors_pair_follows_their_rule(tmp_path):
+def test_zhan_et_als_pair_follows_their_rule(tmp_path):
     ramp = np.arange(256, dtype=np.uint8).reshape(8, 32)
     Image.fromarray(ramp).save(tmp_path / "x.png")
     Image.fromarray(ramp[::-1].copy()).save(tmp_path / "y.png")
@@ -89,6 +92,28 @@ def test_the_authors_pair_follows_their_rule(tmp_path):
     np.testing.assert_array_equal(flow[..., 1], flow[::-1, :, 0])
     write_flow((tmp_path / "x2.png", tmp_path / "y2.png"), flow)  # the nearest byte: nothing drifts when written again
     np.testing.assert_array_equal(read_flow((tmp_path / "x2.png", tmp_path / "y2.png")), flow)
+
+
+def test_a_window_of_a_pair_equals_that_of_the_decoded_field_bit_for_bit(tmp_path):
+    coded = np.random.default_rng(0).integers(0, 256, (2, 24, 31), np.uint8)
+    paths = tmp_path / "x.png", tmp_path / "y.jpg"
+    for path, plane in zip(paths, coded):
+        cv2.imwrite(str(path), plane)
+    field, dense = open_flow_pair(paths), DenseFlow(read_flow(paths))
+    assert field.shape == dense.shape
+    np.testing.assert_array_equal(np.asarray(field), np.asarray(dense))
+    for size_hw, rows, columns in [((36, 47), slice(5, 30), slice(0, 47)), ((13, 20), slice(0, 4), slice(11, 20))]:
+        np.testing.assert_array_equal(field.window(size_hw, rows, columns), dense.window(size_hw, rows, columns))
+
+
+@pytest.mark.parametrize("quality, progressive", [(95, 0), (30, 1)])
+def test_gray_jpegs_give_the_bytes_that_pillow_gives(quality, progressive):
+    image = cv2.GaussianBlur(np.random.default_rng(1).integers(0, 256, (45, 70), np.uint8), (0, 0), 2)
+    options = [cv2.IMWRITE_JPEG_QUALITY, quality, cv2.IMWRITE_JPEG_PROGRESSIVE, progressive]
+    data = cv2.imencode(".jpg", image, options)[1].tobytes()
+    np.testing.assert_array_equal(decode_gray8(data, "x.jpg"), np.array(Image.open(io.BytesIO(data))))
+    with pytest.raises(ValueError, match="x.jpg"):
+        decode_gray8(data[: len(data) // 2], "x.jpg")
 
 
 def test_a_jpeg_pair_keeps_smooth_flow_to_its_step_and_clips_at_fifty(tmp_path):
@@ -130,7 +155,7 @@ def broken_png(good):
         "wrong magic": b"X" + good[1:],
         "2^31 pixels": good[:12] + huge_head + struct.pack(">I", zlib.crc32(huge_head)) + good[33:],
         "8 bit": cv2.imencode(".png", np.zeros((5, 7, 3), np.uint8))[1].tobytes(),
-        "16 bit grey": cv2.imencode(".png", np.zeros((5, 7), np.uint16))[1].tobytes(),
+        "16 bit gray": cv2.imencode(".png", np.zeros((5, 7), np.uint16))[1].tobytes(),
         "middle missing": good[:middle] + good[middle + 20 :],
     }
 
@@ -191,7 +216,7 @@ def test_a_broken_pair_is_refused_by_name(tmp_path):
         with pytest.raises(ValueError, match="y.jpg"):
             read_flow((x, y))
     Image.fromarray(np.zeros((24, 40, 3), np.uint8)).save(y)
-    with pytest.raises(ValueError, match="y.jpg.*grey"):
+    with pytest.raises(ValueError, match="y.jpg.*gray"):
         read_flow((x, y))
     Image.fromarray(np.zeros((40, 24), np.uint8)).save(y)
     with pytest.raises(ValueError, match="y.jpg"):
@@ -217,7 +242,7 @@ def test_paths_that_make_no_sense_are_refused(tmp_path):
             write_flow(tuple(tmp_path / name for name in pair), flow)
 
 
-def test_writing_refuses_what_is_no_flow_and_leaves_nothing_behind(tmp_path):
+def test_writing_refuses_what_is_not_flow_and_leaves_nothing_behind(tmp_path):
     good = some_flow()
     marked = np.ones((5, 7), bool)
     for flow, valid in (
@@ -274,3 +299,32 @@ def test_kitti_ground_truth_has_the_known_share_and_length_and_is_kept_by_writin
         np.testing.assert_array_equal(again, flow)
     assert all(0.15 < share < 0.23 for share, _ in shares.values())
     assert round(shares["sample2015_10"][1]) == 51
+
+
+@pytest.mark.parametrize("damaged", [0, 1])
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda data, at: data[:at] + bytes(512) + data[at + 512 :],
+        lambda data, at: data[:at] + data[at + 700 :],
+        lambda data, at: data[:at] + data[-2:],
+    ],
+    ids=["zeroed", "cut out", "second half missing"],
+)
+def test_a_pair_whose_jpeg_is_damaged_in_its_middle_is_refused_by_name(tmp_path, damage, damaged):
+    pair = tmp_path / "flow_x.jpg", tmp_path / "flow_y.jpg"
+    write_flow(pair, some_flow(96, 128))
+    assert read_flow(pair).shape == (96, 128, 2)
+    data = pair[damaged].read_bytes()
+    pair[damaged].write_bytes(damage(data, len(data) // 2))
+    with pytest.raises(
+        ValueError, match=f"{pair[damaged].name} cannot be read as an 8-bit gray image: .*libjpeg reports"
+    ):
+        read_flow(pair)
+
+
+def test_a_jpeg8_payload_that_is_damaged_in_its_middle_is_refused():
+    payload, meta = encode_flow(some_flow(96, 128), "jpeg8")
+    at = len(payload) // 4
+    with pytest.raises(ValueError, match="libjpeg reports"):
+        open_flow(payload[:at] + bytes(512) + payload[at + 512 :], meta).dense()

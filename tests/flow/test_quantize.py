@@ -54,7 +54,7 @@ def test_a_round_trip_through_bins_moves_a_vector_by_at_most_half_a_bin():
 
 
 @pytest.mark.parametrize("quantizer", ALL, ids=repr)
-def test_the_centre_of_a_bin_falls_in_that_bin(quantizer):
+def test_the_center_of_a_bin_falls_in_that_bin(quantizer):
     for group, size in enumerate(quantizer.groups):
         bins = torch.zeros(1, len(quantizer.groups), 1, size, dtype=torch.int64)
         if isinstance(quantizer, PolarFlowQuantizer) and group == 0:
@@ -64,7 +64,7 @@ def test_the_centre_of_a_bin_falls_in_that_bin(quantizer):
 
 
 @pytest.mark.parametrize("quantizer", ALL, ids=repr)
-def test_logits_without_doubt_decode_to_the_centres(quantizer):
+def test_logits_without_doubt_decode_to_the_centers(quantizer):
     flow = drawn(60.0)
     bins = quantizer.quantize(flow)
     assert bins.dtype == torch.int64 and bins.shape == (2, len(quantizer.groups), 5, 7)
@@ -82,7 +82,7 @@ def test_logits_that_know_nothing_decode_to_no_motion(quantizer):
     torch.testing.assert_close(flow, torch.zeros(1, 2, 2, 3), rtol=0, atol=1e-4)
 
 
-def test_expectation_is_the_mean_of_the_centres_worked_by_hand():
+def test_expectation_is_the_mean_of_the_centers_worked_by_hand():
     quantizer = FlowQuantizer(num_bins=2, max_flow_px=10.0)  # centres -5 and 5
     logits = torch.tensor([0.0, math.log(3), math.log(4), 0.0]).view(1, 4, 1, 1)
     torch.testing.assert_close(quantizer.expectation(logits).flatten(), torch.tensor([2.5, -3.0]))
@@ -162,7 +162,7 @@ def test_what_makes_no_sense_is_refused():
             call()
 
 
-def test_bins_of_separate_axes_equal_the_authors_to_the_last_value(golden):
+def test_bins_of_separate_axes_equal_zhan_et_als_to_the_last_value(golden):
     flow = as_flow(golden["tobin_values"])
     cases = {
         "tobin_bins_99_50": FlowQuantizer(),
@@ -174,7 +174,7 @@ def test_bins_of_separate_axes_equal_the_authors_to_the_last_value(golden):
         np.testing.assert_array_equal(quantizer.quantize(flow)[0, 0, 0], golden[key], err_msg=key)
 
 
-def test_joint_and_polar_bins_equal_the_authors(golden):
+def test_joint_and_polar_bins_equal_zhan_et_als(golden):
     flow = torch.from_numpy(golden["pair_values"]).T.reshape(1, 2, 1, -1)
     for spacing in ("linear", "quadratic"):
         joint = JointFlowQuantizer(spacing=spacing).quantize(flow)[0, 0, 0]
@@ -186,7 +186,7 @@ def test_joint_and_polar_bins_equal_the_authors(golden):
         np.testing.assert_array_equal(radius, golden[f"polar_{spacing}_radius"])
 
 
-def test_decoded_flow_and_centres_equal_the_authors(golden):
+def test_decoded_flow_and_centers_equal_zhan_et_als(golden):
     quantizer = FlowQuantizer()
     np.testing.assert_allclose(quantizer.centers, golden["fuser_mesh"], atol=1e-5)
     np.testing.assert_allclose(
@@ -197,7 +197,7 @@ def test_decoded_flow_and_centres_equal_the_authors(golden):
     np.testing.assert_allclose(every_bin, golden["fuser_onehot_flow"], atol=1e-5)
 
 
-def test_one_cross_entropy_over_the_groups_gives_the_authors_losses(golden):
+def test_one_cross_entropy_over_the_groups_gives_zhan_et_als_losses(golden):
     """The interface is enough for every criterion: sum over groups of the mean cross-entropy."""
     target = torch.from_numpy(golden["target_same"])
     cases = {
@@ -210,3 +210,25 @@ def test_one_cross_entropy_over_the_groups_gives_the_authors_losses(golden):
         bins = quantizer.quantize(target)
         loss = sum(torch.nn.functional.cross_entropy(part, bins[:, i]) for i, part in enumerate(parts))
         assert loss.item() == pytest.approx(float(golden[key]), rel=1e-5), key
+
+
+def test_the_share_beyond_a_length_is_the_sum_over_the_bins_whose_centers_are_longer():
+    generator = torch.Generator().manual_seed(1)
+    for quantizer in ALL:
+        logits = torch.randn((2, quantizer.num_logits, 3, 4), generator=generator)
+        probabilities = [part.softmax(dim=1) for part in quantizer.split_logits(logits)]
+        for length_px in (0.0, 3.0, 21.5):
+            expected = torch.zeros(2, 3, 4)
+            for bins in torch.cartesian_prod(*map(torch.arange, quantizer.groups)).reshape(-1, len(quantizer.groups)):
+                # Direction does not matter, and the mean direction of the polar bins would shorten the vector.
+                vector = quantizer.dequantize(bins.view(1, -1, 1, 1))
+                if math.hypot(*vector[0, :, 0, 0].double().tolist()) > length_px + 1e-4:
+                    share = torch.ones(2, 3, 4)
+                    for part, index in zip(probabilities, bins.tolist()):
+                        share = share * part[:, index]
+                    expected += share
+            found = quantizer.share_beyond(logits, length_px)
+            assert found.shape == (2, 1, 3, 4)
+            torch.testing.assert_close(found[:, 0], expected, atol=1e-4, rtol=0)
+        with pytest.raises(ValueError, match="length_px must be at least 0 and finite, got -1"):
+            quantizer.share_beyond(logits, -1)

@@ -5,7 +5,7 @@ import skimage.data
 import torch
 from scipy.ndimage import map_coordinates
 
-from cmp.flow import inside_mask, read_flow, warp_backward
+from cmp.flow import read_flow, warp_backward
 
 
 def drawn(size, seed=0, scale=1.0):
@@ -50,7 +50,7 @@ def test_nearest_takes_one_whole_pixel():
     assert warped[0, 0, :, :3].tolist() == image[0, 0, :, 1:].tolist()
 
 
-def test_half_precision_pictures_are_read_at_exact_places():
+def test_half_precision_images_are_read_at_exact_places():
     image = drawn((1, 1, 4, 700)).to(torch.bfloat16)  # bfloat16 has no odd numbers above 256
     warped = warp_backward(image, constant((4, 700), 1, 0))
     assert warped.dtype == torch.bfloat16
@@ -66,18 +66,9 @@ def test_unknown_and_infinite_flow_read_as_nothing():
     assert warped[0, 0, 1, 2] == warped[0, 0, 3, 3] == warped[0, 0, 4, 4] == 0 and warped.sum() == 27
     bordered = warp_backward(image, flow, padding="border")
     assert bordered[0, 0, 1, 2] == 0 and bordered.sum() == 29
-    assert (~inside_mask(flow)).nonzero()[:, 2:].tolist() == [[1, 2], [3, 3], [4, 4]]
 
 
-def test_inside_mask_marks_targets_within_the_picture():
-    mask = inside_mask(constant((4, 5), 1.5, -1))
-    expected = torch.zeros(4, 5, dtype=torch.bool)
-    expected[1:, :3] = True
-    assert mask.dtype == torch.bool and torch.equal(mask[0, 0], expected)
-    assert inside_mask(constant((4, 5), 0, 0)).all()
-
-
-def test_gradients_reach_picture_and_flow():
+def test_gradients_reach_image_and_flow():
     image = drawn((1, 2, 5, 6)).double().requires_grad_()
     flow = (drawn((1, 2, 5, 6), seed=3) * 0.3 + 0.31).double().requires_grad_()
     assert torch.autograd.gradcheck(warp_backward, (image, flow))
@@ -105,7 +96,7 @@ def test_what_makes_no_sense_is_refused():
         lambda: warp_backward(image, flow.long()),
         lambda: warp_backward(image, flow, padding="reflect"),
         lambda: warp_backward(image, flow, mode="bicubic"),
-        lambda: inside_mask(flow[0]),
+        lambda: warp_backward(image, flow[0]),
     ]
     for call in refused:
         with pytest.raises(ValueError, match="must be"):
@@ -113,19 +104,24 @@ def test_what_makes_no_sense_is_refused():
 
 
 def test_a_real_stereo_pair_is_brought_together_by_its_disparity():
-    left, right, disparity = (
-        skimage.data.stereo_motorcycle()
-    )  # a pixel at x in the left picture is at x - d in the right
+    left, right, disparity = skimage.data.stereo_motorcycle()  # a pixel at x in the left image is at x - d in the right
     flow = np.stack([-disparity, np.zeros_like(disparity)])
     valid = torch.from_numpy(np.isfinite(disparity))
-    left, right = (torch.from_numpy(picture).permute(2, 0, 1)[None].float() for picture in (left, right))
+    left, right = (torch.from_numpy(image).permute(2, 0, 1)[None].float() for image in (left, right))
     flow = torch.from_numpy(np.where(np.isfinite(flow), flow, 0).astype(np.float32))[None]
 
-    def error(picture):
-        return (picture - left).abs().mean(dim=1)[0][valid].mean().item()
+    def error(image):
+        return (image - left).abs().mean(dim=1)[0][valid].mean().item()
 
     warped = error(warp_backward(right, flow))
     assert warped < 0.4 * error(right) and warped < 0.4 * error(warp_backward(right, -flow))
+
+
+def ends_inside(flow):
+    """(B, H, W) bool: whether a pixel moves to a place in the frame; False where the flow is unknown."""
+    (height, width), (u, v) = flow.shape[2:], flow.unbind(dim=1)
+    x, y = torch.arange(width) + u, torch.arange(height)[:, None] + v
+    return (x >= 0) & (x <= width - 1) & (y >= 0) & (y <= height - 1)
 
 
 def ground_truth(folder):
@@ -143,10 +139,10 @@ def test_every_ground_truth_flow_brings_frame_two_close_to_frame_one(shared_dir)
     for first, second, path in ground_truth(shared_dir / "data/flow"):
         frames = [torch.from_numpy(cv2.imread(str(p))).permute(2, 0, 1)[None].float() for p in (first, second)]
         flow = torch.from_numpy(read_flow(path)).permute(2, 0, 1)[None]
-        known = inside_mask(flow)[:, 0]
+        known = ends_inside(flow)
 
-        def error(picture, first=frames[0], known=known):
-            return (picture - first).abs().mean(dim=1)[known].mean().item()
+        def error(image, first=frames[0], known=known):
+            return (image - first).abs().mean(dim=1)[known].mean().item()
 
         right, still, wrong = (
             error(warp_backward(frames[1], flow)),

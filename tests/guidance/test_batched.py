@@ -10,15 +10,25 @@ import pytest
 import torch
 from scipy.stats import chi2_contingency
 
-from cmp.guidance import local_maxima, motion_edges, sample_guidance, thin_points, watershed_map
+from cmp.guidance import (
+    STRATEGIES,
+    guidance_tensors,
+    local_maxima,
+    motion_edges,
+    sample_guidance,
+    thin_points,
+    watershed_map,
+)
 from cmp.guidance.batched import (
     batched_edge_map,
     batched_edges,
+    batched_gradient_maxima,
     batched_guidance,
     batched_maxima,
     batched_squared_distances,
     batched_thinning,
 )
+from cmp.guidance.strategies import gradient_points
 
 LEAST_P = 0.001  # of the two-sample chi-squared tests below; the seeds are fixed, so they pass or fail for good
 SIZES = ((1, 1), (1, 7), (5, 1), (37, 41), (48, 64), (61, 33))
@@ -78,7 +88,7 @@ def test_squared_distances_equal_a_search_over_all_edges():
 
 
 @pytest.mark.parametrize("number", ["00", "02", "04", "09"])
-def test_edges_distances_and_candidates_equal_the_authors(shared_dir, number):
+def test_edges_distances_and_candidates_equal_zhan_et_als(shared_dir, number):
     with np.load(shared_dir / "golden" / "guidance.npz") as golden:
         flow = golden[f"{number}_flow"].astype(np.float32)
         step = max(1, max(flow.shape[:2]) // 400)
@@ -95,7 +105,7 @@ def test_edges_distances_and_candidates_equal_the_authors(shared_dir, number):
 
 
 @pytest.mark.parametrize("number", ["00", "02", "04", "09"])
-def test_as_many_guides_are_chosen_as_with_the_authors_whatever_the_seed(shared_dir, number):
+def test_as_many_points_are_chosen_as_in_zhan_et_als_code_whatever_the_seed(shared_dir, number):
     with np.load(shared_dir / "golden" / "guidance.npz") as golden:
         flow = golden[f"{number}_flow"].astype(np.float32)
         chosen = dict(grid_stride_px=80, nms_kernel=41)
@@ -130,6 +140,69 @@ def test_thinning_leaves_as_many_points_as_the_numpy_rule_and_each_as_often(cand
     assert equal_in_distribution(np.concatenate(slow) @ [width, 1], positions[stays].numpy())
 
 
+@pytest.mark.parametrize("candidates, d", [(ridge(), 10), (scattered(), 6), (scattered(), 4.5)])
+def test_maximal_thinning_has_the_distribution_of_the_numpy_rule(candidates, d):
+    runs = 700
+    points_yx = np.argwhere(candidates)
+    rng = np.random.default_rng(0)
+    slow = [thin_points(points_yx, d, rng=rng, rule="maximal") for _ in range(runs)]
+    batch = torch.from_numpy(candidates).expand(runs, -1, -1)
+    positions, stays = batched_thinning(batch, d, generator=seeded(), rule="maximal")
+    counts = np.array([[len(points) for points in slow], stays.sum(dim=1).numpy()])
+    assert len(np.unique(counts[0])) > 1 and equal_in_distribution(*counts)
+    width = candidates.shape[1]
+    assert equal_in_distribution(np.concatenate(slow) @ [width, 1], positions[stays].numpy())
+
+
+def test_maximal_thinning_leaves_no_neighbors_and_drops_only_neighbors():
+    candidates, d = scattered(), 6.5
+    positions, stays = batched_thinning(torch.from_numpy(candidates)[None], d, generator=seeded(), rule="maximal")
+    kept = np.stack(np.divmod(positions[stays].numpy(), candidates.shape[1]), axis=1)
+    assert candidates[kept[:, 0], kept[:, 1]].all()
+    apart = np.abs(kept[:, None] - kept).max(axis=2)
+    assert (apart[~np.eye(len(kept), dtype=bool)] >= d).all()
+    dropped = np.argwhere(candidates)
+    assert (np.abs(dropped[:, None] - kept).max(axis=2).min(axis=1) < d).all()
+    for distance in (0, 1):  # no two pixels are nearer than that
+        assert (
+            batched_thinning(torch.from_numpy(candidates)[None], distance, generator=seeded(), rule="maximal")[1].sum()
+            == candidates.sum()
+        )
+
+
+@pytest.mark.parametrize("size_hw", [*SIZES, (7, 130), (120, 163)])
+def test_gradient_maxima_equal_the_numpy_ones(size_hw):
+    flows = flows_of(*size_hw)
+    edges = batched_edges(to_batch(*flows))
+    found_any = False
+    for kernel in (3, 15):
+        found = batched_gradient_maxima(edges, kernel).numpy()
+        for points, flow in zip(found, flows):
+            expected = gradient_points(motion_edges(flow), kernel)
+            np.testing.assert_array_equal(np.argwhere(points), expected)
+            found_any |= len(expected) > 0
+    assert found_any or size_hw[1] < 40  # below 40 px both windows are one pixel
+
+
+@pytest.mark.parametrize("name", ["grid", "gradnms", "specified", "full"])
+def test_strategies_without_chance_choose_what_the_numpy_function_chooses(name):
+    flows = flows_of(130, 810)  # edges on every second pixel
+    points_yx = np.array([[0, 809], [129, 3], [5, 6], [5, 6]])
+    chosen = dict(strategies=[name], grid_stride_px=31, nms_kernel=15, specified_yx=points_yx)
+    sparse, mask = batched_guidance(to_batch(*flows), generator=seeded(), **chosen)
+    for i, flow in enumerate(flows):
+        expected = guidance_tensors(flow, sample_guidance(flow, rng=np.random.default_rng(0), **chosen))
+        np.testing.assert_array_equal(sparse[i].numpy(), expected[0])
+        np.testing.assert_array_equal(mask[i].numpy(), expected[1])
+
+
+def test_every_strategy_works_in_batches():
+    flow = flows_of(48, 64)[0]
+    for name in STRATEGIES:
+        chosen = dict(strategies=[name], grid_stride_px=8, nms_kernel=9, specified_yx=np.array([[3, 4]]))
+        assert batched_guidance(to_batch(flow), generator=seeded(), thinning="maximal", **chosen)[1].any(), name
+
+
 def equal_in_distribution(first, second):
     """Chi-squared over the values that the two samples hold at least ten times, the rest taken together."""
     values, together = np.unique(np.concatenate([first, second]), return_counts=True)
@@ -150,7 +223,7 @@ def test_thinning_keeps_candidates_only_and_none_closer_than_d():
 
 
 @pytest.mark.parametrize("height, width", [(97, 120), (205, 803)])
-def test_guides_are_the_grid_and_candidates_with_the_flow_that_is_there(height, width):
+def test_points_are_the_grid_and_candidates_with_the_flow_that_is_there(height, width):
     flow = flows_of(height, width)[1]
     chosen = dict(grid_stride_px=37, nms_kernel=21)
     sparse, mask = batched_guidance(to_batch(flow), generator=seeded(), **chosen)
@@ -177,7 +250,7 @@ def test_a_cap_holds_for_every_image_and_keeps_each_point_equally_often():
     assert not none.any()
 
 
-def test_no_guide_lies_where_the_flow_is_not_valid():
+def test_no_point_lies_where_the_flow_is_not_valid():
     flow = flows_of(48, 64)[1]
     valid = torch.ones(2, 1, 48, 64, dtype=torch.bool)
     valid[1, :, :, 30:] = False
@@ -201,7 +274,7 @@ def test_full_is_every_pixel_single_one_that_moves_and_uniform_as_many_as_asked(
     assert uniform.flatten(1).sum(dim=1).max() == 6  # 54 pixels over 3^2, drawn with replacement
 
 
-def test_the_same_state_gives_the_same_guides_and_leaves_the_global_generator_and_the_flow_alone():
+def test_the_same_state_gives_the_same_points_and_leaves_the_global_generator_and_the_flow_alone():
     batch = to_batch(*flows_of(48, 64))
     before, state = batch.clone(), torch.get_rng_state()
     chosen = dict(strategies=["watershed", "uniform"], nms_kernel=9, num_uniform=5, max_points=20)
@@ -213,7 +286,10 @@ def test_the_same_state_gives_the_same_guides_and_leaves_the_global_generator_an
 @pytest.mark.parametrize(
     "change, message",
     [
-        (dict(strategies=["gradnms"]), "different names"),
+        (dict(strategies=["gradient"]), "different names"),
+        (dict(strategies=["specified"]), "specified_yx is needed"),
+        (dict(strategies=["specified"], specified_yx=np.array([[8, 0]])), "outside"),
+        (dict(thinning="fair"), "rule must be"),
         (dict(strategies=["grid", "grid"]), "different names"),
         (dict(strategies="grid"), "sequence of names"),
         (dict(grid_stride_px=None), "grid_stride_px is needed"),
@@ -241,7 +317,7 @@ generator = torch.Generator().manual_seed(0)
 squared = torch.randint(0, 900, (2, 5, 21), generator=generator, dtype=torch.int32)
 assert torch.equal(batched_kernels.nearest_in_rows(squared), batched._nearest_in_rows(squared))
 
-batched_kernels.NEIGHBOURS_AT_ONCE = 8  # so that neighbours span several rounds
+batched_kernels.NEIGHBORS_AT_ONCE = 8  # so that neighbors span several rounds
 for share, d in ((0.1, 9), (0.3, 3.5)):
     candidates = torch.rand(3, 9, 13, generator=generator) < share
     candidates[2] = False

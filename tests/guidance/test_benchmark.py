@@ -1,4 +1,4 @@
-"""The benchmark command runs, and what it compares with finds the same guides."""
+"""The benchmark command runs, and what it compares with finds the same points."""
 
 import importlib.util
 from pathlib import Path

@@ -12,7 +12,7 @@ def random_flow(height=11, width=17):
 
 def test_the_sparse_field_is_the_flow_at_the_points_and_zero_elsewhere():
     flow = random_flow()
-    flow[4, 9] = 0  # a guide that does not move shows in the mask alone
+    flow[4, 9] = 0  # a point that does not move shows in the mask alone
     points_yx = np.array([[0, 16], [10, 0], [4, 9], [7, 3], [7, 3]])
     sparse, mask = guidance_tensors(flow, points_yx)
     assert sparse.shape == (2, 11, 17) and mask.shape == (1, 11, 17)
@@ -26,12 +26,12 @@ def test_the_sparse_field_is_the_flow_at_the_points_and_zero_elsewhere():
 
 
 @pytest.mark.parametrize("empty", [np.zeros((0, 2), np.int64), []])
-def test_no_guide_gives_zeros(empty):
+def test_no_point_gives_zeros(empty):
     sparse, mask = guidance_tensors(random_flow(), empty)
     assert not sparse.any() and not mask.any() and mask.shape == (1, 11, 17)
 
 
-def test_all_guides_give_back_the_flow():
+def test_all_points_give_back_the_flow():
     flow = random_flow()
     points_yx = sample_guidance(flow, rng=np.random.default_rng(1), strategies=("full",))
     sparse, mask = guidance_tensors(flow, points_yx)
@@ -53,7 +53,7 @@ def test_a_point_outside_the_image_is_refused(point):
         guidance_tensors(random_flow(), np.array([(2, 3), point]))
 
 
-def test_points_between_pixels_and_channels_first_and_nan_at_a_guide_are_refused():
+def test_points_between_pixels_and_channels_first_and_nan_at_a_point_are_refused():
     with pytest.raises(ValueError, match="integers"):
         guidance_tensors(random_flow(), np.array([[1.5, 2.0]]))
     with pytest.raises(ValueError, match=r"\(N, 2\)"):

@@ -1,4 +1,4 @@
-"""The baselines that see the guides but not the image."""
+"""The baselines that get the points but not the image."""
 
 import numpy as np
 import pytest
@@ -30,7 +30,7 @@ def random_guides(number, height=37, width=53, seed=0):
 
 @pytest.mark.parametrize("number", [1, 2, 20, 300])
 @pytest.mark.parametrize("interpolate", BOTH)
-def test_the_field_is_exact_at_the_guides(interpolate, number):
+def test_the_field_is_exact_at_the_points(interpolate, number):
     points_yx, vectors_xy = random_guides(number)
     flow = interpolate(points_yx, vectors_xy, (37, 53))
     assert flow.shape == (37, 53, 2) and flow.dtype == np.float32
@@ -38,14 +38,14 @@ def test_the_field_is_exact_at_the_guides(interpolate, number):
 
 
 @pytest.mark.parametrize("interpolate", ALL)
-def test_no_guide_gives_zeros(interpolate):
+def test_no_point_gives_zeros(interpolate):
     for points_yx, vectors_xy in ((np.zeros((0, 2), int), np.zeros((0, 2))), ([], [])):
         flow = interpolate(points_yx, vectors_xy, (5, 8))
         assert flow.shape == (5, 8, 2) and flow.dtype == np.float32 and not flow.any()
 
 
 @pytest.mark.parametrize("interpolate", ALL)
-def test_one_guide_fills_the_image_with_its_vector(interpolate):
+def test_one_point_fills_the_image_with_its_vector(interpolate):
     flow = interpolate(np.array([[4, 7]]), np.array([[3.0, -2.0]]), (9, 12))
     np.testing.assert_allclose(flow, np.broadcast_to((3, -2), (9, 12, 2)), rtol=1e-6)
 
@@ -58,7 +58,7 @@ def test_of_a_point_given_twice_the_last_counts(interpolate):
     np.testing.assert_allclose(interpolate(points_yx, vectors_xy, (8, 11)), expected, rtol=1e-6)
 
 
-def test_nearest_takes_a_guide_that_no_other_is_nearer_than_and_agrees_with_scipy_where_one_is_nearest():
+def test_nearest_takes_a_point_that_no_other_is_nearer_than_and_agrees_with_scipy_where_one_is_nearest():
     points_yx, vectors_xy = random_guides(20)
     pixels = np.stack(np.mgrid[:37, :53], axis=-1)
     squared = ((pixels[:, :, None] - points_yx) ** 2).sum(axis=-1)
@@ -82,25 +82,25 @@ def test_inverse_distance_is_the_weighted_mean_written_out(power):
         np.testing.assert_allclose(flow[y, x], weights @ vectors_xy / weights.sum(), rtol=1e-4, atol=1e-5)
 
 
-def test_inverse_distance_in_the_middle_of_two_guides_is_their_mean_and_a_third_of_the_way_weighs_4_to_1():
+def test_inverse_distance_in_the_middle_of_two_points_is_their_mean_and_a_third_of_the_way_weighs_4_to_1():
     flow = interpolate_inverse_distance(np.array([[3, 0], [3, 6]]), np.array([[0.0, 10.0], [5.0, 0.0]]), (5, 9))
     np.testing.assert_allclose(flow[3, 3], (2.5, 5), rtol=1e-6)
     np.testing.assert_allclose(flow[3, 2], (1, 8), rtol=1e-6)
 
 
-def test_with_a_reach_motion_fades_out_by_half_at_that_distance_and_stays_at_the_guide():
+def test_with_a_reach_motion_fades_out_by_half_at_that_distance_and_stays_at_the_point():
     flow = interpolate_inverse_distance(np.array([[1, 2]]), np.array([[8.0, -4.0]]), (3, 30), power=4, reach_px=5)
     np.testing.assert_allclose(flow[1, 7], (4, -2), rtol=1e-6)
     np.testing.assert_allclose(flow[1, 12], np.array([8, -4]) / 17, rtol=1e-6)  # twice as far: 1 / (1 + 2^4)
     np.testing.assert_array_equal(flow[1, 2], (8, -4))
     points_yx, vectors_xy = np.array([[0, 0], [0, 6]]), np.array([[3.0, 0], [0, 6.0]])
     two = interpolate_inverse_distance(points_yx, vectors_xy, (1, 9), power=2, reach_px=3)
-    np.testing.assert_allclose(two[0, 3], (1, 2), rtol=1e-6)  # three voices alike: either guide and nothing
+    np.testing.assert_allclose(two[0, 3], (1, 2), rtol=1e-6)  # three equal weights: either point, and no motion
     with pytest.raises(ValueError, match="reach_px must be at least 1, got 0"):
         interpolate_inverse_distance(np.array([[0, 0]]), np.array([[3.0, 0]]), (1, 9), reach_px=0)
 
 
-def test_many_guides_computed_in_chunks_of_rows_give_the_same_field(monkeypatch):
+def test_many_points_computed_in_chunks_of_rows_give_the_same_field(monkeypatch):
     points_yx, vectors_xy = random_guides(30)
     whole = interpolate_inverse_distance(points_yx, vectors_xy, (37, 53))
     monkeypatch.setattr("cmp.guidance.interpolate.CHUNK_WEIGHTS", 30 * 53 * 4 + 1)
@@ -108,7 +108,7 @@ def test_many_guides_computed_in_chunks_of_rows_give_the_same_field(monkeypatch)
 
 
 @pytest.mark.parametrize("interpolate", BOTH)
-def test_wrong_guides_are_named(interpolate):
+def test_wrong_points_are_named(interpolate):
     good = np.array([[1.0, 2.0]])
     with pytest.raises(ValueError, match="outside"):
         interpolate(np.array([[5, 0]]), good, (5, 8))
@@ -126,7 +126,7 @@ def test_inverse_distance_refuses_a_power_out_of_range(power):
         interpolate_inverse_distance(np.array([[1, 0]]), np.array([[1.0, 2.0]]), (5, 8), power=power)
 
 
-def test_a_thin_plate_meets_the_guides_and_linear_motion_everywhere():
+def test_a_thin_plate_meets_the_points_and_linear_motion_everywhere():
     points_yx, vectors_xy = random_guides(20)
     flow = interpolate_thin_plate(points_yx, vectors_xy, (37, 53))
     assert flow.dtype == np.float32
@@ -137,7 +137,7 @@ def test_a_thin_plate_meets_the_guides_and_linear_motion_everywhere():
     np.testing.assert_allclose(flow, zoom, atol=1e-3)
 
 
-def test_a_thin_plate_that_is_not_determined_is_the_nearest_guide():
+def test_a_thin_plate_that_is_not_determined_is_the_nearest_point():
     for points_yx in (np.array([[3, 4], [9, 8]]), np.array([[2, 2], [4, 4], [9, 9]])):
         vectors_xy = np.arange(2.0 * len(points_yx)).reshape(-1, 2)
         expected = interpolate_nearest(points_yx, vectors_xy, (12, 15))
@@ -145,7 +145,7 @@ def test_a_thin_plate_that_is_not_determined_is_the_nearest_guide():
 
 
 @pytest.mark.filterwarnings("ignore:The probability range")  # a hard edge; skimage clips to it
-def test_edge_aware_motion_stops_at_an_edge_of_the_image_and_not_half_way_between_guides():
+def test_edge_aware_motion_stops_at_an_edge_of_the_image_and_not_halfway_between_points():
     image = np.zeros((20, 30, 3), np.uint8)
     image[:, 22:] = (250, 200, 30)
     points_yx, vectors_xy = np.array([[10, 3], [9, 26]]), np.array([[4.0, 0.0], [0.0, -2.0]])
@@ -159,7 +159,7 @@ def test_edge_aware_motion_stops_at_an_edge_of_the_image_and_not_half_way_betwee
     np.testing.assert_array_equal(full, vectors_xy.reshape(3, 4, 2))
 
 
-def test_without_edges_edge_aware_motion_changes_evenly_between_two_guides():
+def test_without_edges_edge_aware_motion_changes_evenly_between_two_points():
     flow = in_grey(np.array([[0, 0], [0, 8]]), np.array([[0.0, 8.0], [8.0, 0.0]]), (1, 9))
     np.testing.assert_allclose(flow[0], np.stack((np.arange(9), 8 - np.arange(9)), axis=-1), atol=0.02)
 

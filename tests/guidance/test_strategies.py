@@ -1,4 +1,4 @@
-"""Where each strategy puts guides, and what sampling does with them."""
+"""Where each strategy puts points, and what sampling does with them."""
 
 import numpy as np
 import pytest
@@ -59,7 +59,7 @@ def sample(flow, *strategies, seed=0, **kwargs):
         (1, 1, [0]),
     ],
 )
-def test_the_grid_is_centred_and_starts_at_0_where_the_stride_divides_the_side(side, stride_px, expected):
+def test_the_grid_is_centered_and_starts_at_0_where_the_stride_divides_the_side(side, stride_px, expected):
     # The other axis is 45 px long and has its own start.
     other = list(range(45 % stride_px // 2, 45, stride_px))
     assert grid_points((side, 45), stride_px=stride_px).tolist() == [[y, x] for y in expected for x in other]
@@ -82,7 +82,7 @@ def test_the_grid_refuses_a_stride_below_1_or_between_pixels(stride_px):
 
 @pytest.mark.parametrize("recipe, stride_px", [("A", 80), ("B", 200)])
 @pytest.mark.parametrize("number", GOLDEN_FLOWS)
-def test_the_grid_equals_the_authors(golden, number, recipe, stride_px):
+def test_the_grid_equals_zhan_et_als(golden, number, recipe, stride_px):
     expected = golden[f"{number}_grid{recipe}"]
     found = grid_points(golden[f"{number}_flow"].shape[:2], stride_px=stride_px)
     assert len(found) == len(expected) and as_set(found) == as_set(expected)
@@ -93,17 +93,17 @@ def test_the_grid_equals_the_authors(golden, number, recipe, stride_px):
 
 @pytest.mark.parametrize("recipe, stride_px, kernel", [("A", 80, 41), ("B", 200, 81)])
 @pytest.mark.parametrize("number", GOLDEN_FLOWS)
-def test_a_sample_equals_the_authors_from_the_same_random_numbers(golden, number, recipe, stride_px, kernel):
+def test_a_sample_equals_zhan_et_als_from_the_same_random_numbers(golden, number, recipe, stride_px, kernel):
     flow = golden[f"{number}_flow"].astype(np.float32)
     for seed in range(3):
-        rng = np.random.RandomState(seed)  # the authors drew from numpy's old generator
+        rng = np.random.RandomState(seed)  # Zhan et al.'s code draws from numpy's old generator
         found = sample_guidance(flow, rng=rng, grid_stride_px=stride_px, nms_kernel=kernel)
         assert as_set(found) == as_set(golden[f"{number}_final{recipe}_seed{seed}"])
 
 
 @pytest.mark.parametrize("recipe, stride_px, kernel", [("A", 80, 41), ("B", 200, 81)])
 @pytest.mark.parametrize("number", GOLDEN_FLOWS)
-def test_a_sample_is_the_grid_and_as_many_candidates_as_with_the_authors(golden, number, recipe, stride_px, kernel):
+def test_a_sample_is_the_grid_and_as_many_candidates_as_in_zhan_et_als_code(golden, number, recipe, stride_px, kernel):
     flow = golden[f"{number}_flow"].astype(np.float32)
     step = max(1, max(flow.shape[:2]) // 400)
     grid = as_set(golden[f"{number}_grid{recipe}"])
@@ -117,7 +117,7 @@ def test_a_sample_is_the_grid_and_as_many_candidates_as_with_the_authors(golden,
     assert len(as_set(few)) == len(golden[f"{number}_final{recipe}_max10_seed7"])
 
 
-def test_a_moving_rectangle_gets_the_grid_and_a_guide_in_its_middle():
+def test_a_moving_rectangle_gets_the_grid_and_a_point_in_its_middle():
     flow = moving_rectangle()
     grid = as_set(grid_points((48, 64), stride_px=20))
     for seed in range(20):
@@ -128,7 +128,7 @@ def test_a_moving_rectangle_gets_the_grid_and_a_guide_in_its_middle():
         assert len(inside) >= 1 and all(y in (23, 24) for y, _ in inside)
 
 
-def test_watershed_guides_are_candidates_and_far_from_each_other():
+def test_watershed_points_are_candidates_and_far_from_each_other():
     flow = wavy_flow(90, 130)
     candidates = as_set(local_maxima(watershed_map(motion_edges(flow)), 9))
     for seed in range(10):
@@ -139,7 +139,7 @@ def test_watershed_guides_are_candidates_and_far_from_each_other():
 
 
 @pytest.mark.parametrize("kernel", [3, 5, 9])
-def test_watershed_guides_are_the_candidates_thinned_at_half_the_window(kernel):
+def test_watershed_points_are_the_candidates_thinned_at_half_the_window(kernel):
     flow = wavy_flow(90, 130)
     candidates = local_maxima(watershed_map(motion_edges(flow)), kernel)
     expected = thin_points(candidates, (kernel - 1) / 2, rng=np.random.default_rng(3))
@@ -156,7 +156,7 @@ def test_flow_without_edges_gets_the_grid_only(vector_xy):
         assert empty.shape == (0, 2) and empty.dtype == np.int64
 
 
-def test_one_broken_pixel_costs_guides_unless_the_scale_is_robust():
+def test_one_broken_pixel_costs_points_unless_the_scale_is_robust():
     flow = np.zeros((120, 160, 2), np.float32)
     for top, left in ((15, 20), (15, 95), (70, 20), (70, 95)):  # the corner stays still for the broken pixel
         flow[top : top + 30, left : left + 45] = (1, 0.5)
@@ -173,7 +173,7 @@ def test_one_broken_pixel_costs_guides_unless_the_scale_is_robust():
     assert guides_inside(broken, "percentile") == 4
 
 
-def test_a_broken_pixel_in_real_flow_leaves_the_robust_guides_where_they_were(golden):
+def test_a_broken_pixel_in_real_flow_leaves_the_robust_points_where_they_were(golden):
     flow = golden["02_flow"].astype(np.float32)
     broken = flow.copy()
     broken[100, 200] = (50, -50)
@@ -195,7 +195,7 @@ def test_wide_flow_is_looked_at_every_second_pixel_and_only_then():
     assert as_set(sample(narrower, "watershed", nms_kernel=11)) <= as_set(candidates)
 
 
-def test_scaling_the_kernel_keeps_the_distance_of_guides_in_image_pixels():
+def test_scaling_the_kernel_keeps_the_distance_of_points_in_image_pixels():
     flow = wavy_flow(60, 800)
     candidates = local_maxima(watershed_map(motion_edges(flow[::2, ::2])), 11)
     scaled = [sample(flow, "watershed", seed=s, nms_kernel=21, scale_kernel=True) for s in range(3)]
@@ -209,7 +209,7 @@ def test_scaling_the_kernel_keeps_the_distance_of_guides_in_image_pixels():
     )
 
 
-def test_the_maximal_rule_passes_through_and_leaves_more_guides_on_a_ridge():
+def test_the_maximal_rule_passes_through_and_leaves_more_points_on_a_ridge():
     flow = np.zeros((60, 200, 2), np.float32)
     flow[20:40, 10:190] = (8, 0)
     authors = sample(flow, "watershed", nms_kernel=21)

@@ -1,10 +1,12 @@
-"""Edges, distances, maxima and thinning, against loops that transcribe the rule and the authors' own outputs."""
+"""Edges, distances, maxima and thinning against slow loops of the same rule and outputs of Zhan et al.'s code."""
 
 import cv2
 import numpy as np
 import pytest
+from skimage.feature import peak_local_max
+from skimage.segmentation import watershed as watershed_regions
 
-from cmp.guidance import local_maxima, motion_edges, thin_points, watershed_map
+from cmp.guidance import local_maxima, motion_edges, thin_points, watershed, watershed_map
 
 GOLDEN_FLOWS = ("00", "02", "04", "09")
 
@@ -16,7 +18,7 @@ def golden(shared_dir):
 
 
 def golden_flow(golden, number):
-    """The flow as the authors' sampler looks at it: every second pixel of the wide one."""
+    """The flow as Zhan et al.'s sampler reads it: every second pixel of the wide one."""
     flow = golden[f"{number}_flow"].astype(np.float32)
     step = max(1, max(flow.shape[:2]) // 400)
     return np.ascontiguousarray(flow[::step, ::step])
@@ -93,7 +95,7 @@ def test_motion_edges_refuse_what_is_not_a_flow_field(shape):
 
 
 @pytest.mark.parametrize("number", GOLDEN_FLOWS)
-def test_edges_and_distances_equal_the_authors(golden, number):
+def test_edges_and_distances_equal_zhan_et_als(golden, number):
     edges = motion_edges(golden_flow(golden, number))
     if f"{number}_edge" in golden:
         expected = golden[f"{number}_edge"]
@@ -220,15 +222,39 @@ def test_a_plateau_is_returned_whole_and_in_row_major_order():
     assert local_maxima(distances, 5).tolist() == [[4, 3], [4, 4], [4, 5], [5, 3], [5, 4], [5, 5]]
 
 
+@pytest.mark.parametrize("levels", (2, 40, 10**6))  # plateaus, ties, almost no ties
+@pytest.mark.parametrize("size_hw, kernel", [((64, 80), 23), ((61, 83), 33), ((9, 130), 67), ((40, 7), 31)])
+def test_wide_windows_find_the_maxima_that_a_slow_loop_finds(levels, size_hw, kernel):
+    rng, half = np.random.default_rng(levels), kernel // 2
+    blurred = cv2.GaussianBlur(rng.random(size_hw), (0, 0), 3)
+    values = np.floor((blurred - np.median(blurred)) / np.ptp(blurred) * levels).astype(np.float32)
+    expected = [
+        (y, x)
+        for y, x in np.ndindex(*size_hw)
+        if 0 < values[y, x] >= values[max(0, y - half) : y + half + 1, max(0, x - half) : x + half + 1].max()
+    ]
+    np.testing.assert_array_equal(local_maxima(values, kernel, keep_border=True), np.reshape(expected, (-1, 2)))
+    inside = [(y, x) for y, x in expected if 0 < y < size_hw[0] - 1 and 0 < x < size_hw[1] - 1]
+    np.testing.assert_array_equal(local_maxima(values, kernel), np.reshape(inside, (-1, 2)))
+
+
+@pytest.mark.parametrize("band_bytes", (1, 3 * 8 * 48, 10 * 8 * 48))
+def test_motion_edges_do_not_depend_on_how_many_rows_are_filtered_at_a_time(monkeypatch, band_bytes):
+    flow = np.random.default_rng(0).normal(size=(31, 45, 2)).astype(np.float32)
+    at_once = motion_edges(flow)
+    monkeypatch.setattr(watershed, "BAND_BYTES", band_bytes)
+    np.testing.assert_array_equal(motion_edges(flow), at_once)
+
+
 @pytest.mark.parametrize("kernel", [0, -3, 4, 2.5])
-def test_local_maxima_refuse_a_kernel_that_has_no_centre(kernel):
+def test_local_maxima_refuse_a_kernel_that_has_no_center(kernel):
     with pytest.raises(ValueError, match="kernel must be odd"):
         local_maxima(np.ones((5, 6)), kernel)
 
 
 @pytest.mark.parametrize("kernel", [41, 81])
 @pytest.mark.parametrize("number", GOLDEN_FLOWS)
-def test_candidates_equal_the_authors_before_and_after_the_border_is_dropped(golden, number, kernel):
+def test_candidates_equal_zhan_et_als_before_and_after_the_border_is_dropped(golden, number, kernel):
     distances = watershed_map(motion_edges(golden_flow(golden, number)))
     np.testing.assert_array_equal(local_maxima(distances, kernel, keep_border=True), golden[f"{number}_nms{kernel}"])
     np.testing.assert_array_equal(local_maxima(distances, kernel), golden[f"{number}_cand{kernel}"])
@@ -239,7 +265,7 @@ def test_candidates_equal_the_authors_before_and_after_the_border_is_dropped(gol
 
 @pytest.mark.parametrize("number", [0, 1, 2, 40, 200])
 @pytest.mark.parametrize("d", [0, 1, 7.5, 20])
-def test_the_authors_rule_drops_what_the_slow_loop_drops_coin_for_coin(number, d):
+def test_zhan_et_als_rule_drops_what_the_slow_loop_drops_coin_for_coin(number, d):
     for seed in range(5):
         points_yx = random_points(np.random.default_rng(seed), number)
         expected = slow_thinning(points_yx, d, np.random.default_rng(seed + 100))
@@ -248,17 +274,17 @@ def test_the_authors_rule_drops_what_the_slow_loop_drops_coin_for_coin(number, d
 
 @pytest.mark.parametrize("recipe, kernel", [("A", 41), ("B", 81)])
 @pytest.mark.parametrize("number", GOLDEN_FLOWS)
-def test_thinning_equals_the_authors_from_the_same_random_numbers(golden, number, recipe, kernel):
+def test_thinning_equals_zhan_et_als_from_the_same_random_numbers(golden, number, recipe, kernel):
     candidates = golden[f"{number}_cand{kernel}"]
     for seed in range(3):
-        rng = np.random.RandomState(seed)  # the authors drew from numpy's old generator
+        rng = np.random.RandomState(seed)  # Zhan et al.'s code draws from numpy's old generator
         expected = golden[f"{number}_elim{recipe}_seed{seed}"]
         np.testing.assert_array_equal(thin_points(candidates, (kernel - 1) / 2, rng=rng), expected)
 
 
 @pytest.mark.parametrize("recipe, kernel", [("A", 41), ("B", 81)])
 @pytest.mark.parametrize("number", GOLDEN_FLOWS)
-def test_as_many_points_survive_as_with_the_authors_and_each_as_often(golden, number, recipe, kernel):
+def test_as_many_points_survive_as_in_zhan_et_als_code_and_each_as_often(golden, number, recipe, kernel):
     candidates, count = golden[f"{number}_cand{kernel}"], len(golden[f"{number}_elim{recipe}_seed0"])
     stayed = np.zeros(len(candidates))
     for seed in range(200):
@@ -287,14 +313,14 @@ def test_no_two_survivors_are_closer_than_d_on_both_axes(rule):
         assert neighbours(points_yx, kept, 1).any(axis=0).all(), "a survivor is not one of the points"
 
 
-def test_the_maximal_rule_leaves_no_dropped_point_without_a_neighbour_that_stayed():
+def test_the_maximal_rule_leaves_no_dropped_point_without_a_neighbor_that_stayed():
     for seed in range(10):
         points_yx = random_points(np.random.default_rng(seed), 300)
         kept = thin_points(points_yx, 12, rng=np.random.default_rng(seed), rule="maximal")
         assert neighbours(points_yx, kept, 12).any(axis=1).all()
 
 
-def test_the_maximal_rule_keeps_either_of_two_neighbours_equally_often():
+def test_the_maximal_rule_keeps_either_of_two_neighbors_equally_often():
     pair = np.array([[10, 10], [12, 30]])
     lower = sum(
         thin_points(pair, 25, rng=np.random.default_rng(seed), rule="maximal")[0, 0] == 12 for seed in range(400)
@@ -326,3 +352,28 @@ def test_thinning_names_what_is_wrong():
         thin_points(np.array([[1, 2]]), -1, rng=rng)
     with pytest.raises(ValueError, match="integers"):
         thin_points(np.array([[1.0, 2.0]]), 3, rng=rng)
+
+
+@pytest.mark.parametrize("kernel", [3, 7, 15])
+def test_local_maxima_without_ties_are_scikit_images_peaks(kernel):
+    values = np.random.default_rng(kernel).permutation(61 * 83).reshape(61, 83).astype(np.float32)
+    peaks = peak_local_max(values, min_distance=kernel // 2, threshold_abs=0, exclude_border=1)
+    expected = peaks[np.lexsort(peaks.T[::-1])]
+    assert len(expected) > 10 and np.array_equal(local_maxima(values, kernel), expected)
+
+
+def test_the_maxima_of_moving_rectangles_lie_one_in_each_of_scikit_images_watershed_regions():
+    flow = np.zeros((60, 100, 2), np.float32)
+    flow[10:30, 12:40], flow[34:54, 60:90] = (9, 0), (0, -8)
+    distances = watershed_map(motion_edges(flow))
+    inside = np.zeros((60, 100), bool)
+    inside[12:28, 14:38] = inside[36:52, 62:88] = True  # without the edges, which are two pixels wide
+    maxima = [point for point in local_maxima(distances, 21) if inside[tuple(point)]]
+    markers = np.zeros((60, 100), np.int32)
+    markers[20, 26], markers[44, 75] = 1, 2
+    regions = watershed_regions(-distances, markers, mask=inside)
+    assert {int(regions[tuple(point)]) for point in maxima} == {1, 2}
+    for label in (1, 2):
+        of_region = distances * (regions == label)
+        ridge = {tuple(point) for point in np.argwhere(of_region == of_region.max())}
+        assert {tuple(point) for point in maxima if regions[tuple(point)] == label} == ridge

@@ -5,8 +5,8 @@ import torch
 import torch.nn.functional as F
 
 import cmp
+from cmp.checkpoints import read_checkpoint, write_peer_checkpoint
 from cmp.compat import CMP_demo
-from cmp.engine.peer_checkpoint import load_peer_model, write_peer_checkpoint
 from cmp.flow import FlowQuantizer
 from cmp.inference import MotionPropagator
 from cmp.models import (
@@ -70,7 +70,7 @@ def test_their_calling_convention_gives_what_predict_dense_gives(experiment):
     checkpoint = experiment / "checkpoints" / "ckpt_iter_42000.pth.tar"
 
     # What their wrapper does, step by step, on the bare network: normalise outside, one frame a call, upsample.
-    network = load_peer_model(checkpoint)
+    network = read_checkpoint(checkpoint).network()
     theirs = []
     with torch.no_grad():
         for i in range(2):
@@ -123,10 +123,10 @@ def test_the_config_tells_what_no_weight_does(tmp_path, name, stride):
 @pytest.mark.parametrize(
     "changes, message",
     (
-        (dict(encoder="resnet50"), "says image_encoder resnet50, the weights are of resnet18"),
+        (dict(encoder="resnet50"), "states image_encoder resnet50, the weights are of resnet18"),
         (dict(encoder="alexnet_fcn_32x"), "the weights are of resnet18"),
-        (dict(decoder="MotionDecoderPlain"), "says flow_decoder MotionDecoderPlain, the weights are of one with skip"),
-        (dict(nbins=19), "says nbins 19, the weights have 99"),
+        (dict(decoder="MotionDecoderPlain"), "states flow_decoder MotionDecoderPlain, the weights are of one with"),
+        (dict(nbins=19), "states nbins 19, the weights have 99"),
     ),
 )
 def test_a_config_that_does_not_fit_the_weights_is_refused(experiment, changes, message):

@@ -1,13 +1,15 @@
 import importlib.util
 import json
 import runpy
+import zipfile
 
 import numpy as np
 import pytest
 import torch
 
 import cmp.inference.export as export
-from cmp.engine.peer_checkpoint import load_peer_model, to_peer_key
+from cmp.checkpoints import read_checkpoint
+from cmp.checkpoints.peer_keys import to_peer_key
 from cmp.flow import FlowQuantizer
 from cmp.inference import MotionPropagator
 from cmp.models import (
@@ -126,11 +128,12 @@ def test_the_published_networks_go_through_onnx(name, shared_dir, tmp_path):
         flow = session.run(None, {key: value.astype(np.float32) for key, value in inputs.items()})[0]
         noise = json.loads(paths[0].read_text())["numeric_noise"]["b"]["nomkldnn_flow"]
         assert np.abs(flow - stored["flow_up_b"]).max() <= 3 * noise
-    assert load_peer_model(tmp_path / "theirs.pth.tar").motion_encoder.stride == 8
+    assert read_checkpoint(tmp_path / "theirs.pth.tar").network().motion_encoder.stride == 8
 
 
 def test_the_command_says_how_the_graph_is_fed_and_leaves_a_finished_one_alone(tmp_path, capsys, monkeypatch):
     checkpoint, out = save(tmp_path / "net.pth", "plain"), tmp_path / "new" / "graph.pt2"
+    out.parent.mkdir()
     command = [str(checkpoint), str(out), "--format", "torch_export", "--normalize", "unit"]
     assert main(command) == 0
     text = capsys.readouterr().out
@@ -142,7 +145,7 @@ def test_the_command_says_how_the_graph_is_fed_and_leaves_a_finished_one_alone(t
     monkeypatch.setattr(export, "write_graph", None)  # not called again
     assert main(command) == 0
     assert capsys.readouterr().out.splitlines()[-1] == f"propagator: {out} (already there, unchanged)"
-    assert main([*command[:-1], "imagenet"]) == 1
+    assert main([*command[:-1], "imagenet"]) == 2
     assert "made of something else; --overwrite" in capsys.readouterr().err
 
 
@@ -163,7 +166,7 @@ def test_what_cannot_be_exported_is_named_and_nothing_is_left(tmp_path, capsys, 
         (("net.pth", "a.onnx", "--format", "torch_export"), "out must end in .pt2"),
         (("net.pth", "there.pt2", "--format", "torch_export"), "there.pt2 exists and was made of something else"),
     ):
-        assert main([str(tmp_path / name) if "." in name else name for name in arguments]) == 1
+        assert main([str(tmp_path / name) if "." in name else name for name in arguments]) == 2
         assert message in capsys.readouterr().err
     assert (tmp_path / "there.pt2").read_bytes() == b"somebody's"
     with pytest.raises(ValueError, match="format must be one of"):
@@ -178,10 +181,10 @@ def test_what_cannot_be_exported_is_named_and_nothing_is_left(tmp_path, capsys, 
 
     monkeypatch.setattr(export, "write_graph", lambda *_: None)
     monkeypatch.setattr(export, "check_graph", refuse)
-    assert main([str(checkpoint), str(tmp_path / "a.pt2"), "--format", "torch_export"]) == 1
+    assert main([str(checkpoint), str(tmp_path / "a.pt2"), "--format", "torch_export"]) == 2
     assert not list(tmp_path.glob("a.*")) and not list(tmp_path.glob(".export-*"))
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    assert main([str(checkpoint), str(tmp_path / "a.onnx")]) == 1
+    assert main([str(checkpoint), str(tmp_path / "a.onnx")]) == 2
     assert "needs onnx and onnxscript: pip install" in capsys.readouterr().err
 
 
@@ -189,3 +192,22 @@ def test_without_onnxruntime_nothing_is_claimed(tmp_path, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "onnxruntime", None)
     check = export.check_graph(MotionPropagator(network("plain")), tmp_path / "graph.onnx")
     assert str(check) == "not run: onnxruntime is not installed here"
+
+
+def test_reading_a_graphs_metadata_runs_and_opens_nothing_else(tmp_path, monkeypatch):
+    """A .pt2 that is there already may be a stranger's: torch.export.load would unpickle what is in it."""
+
+    def loaded(*_, **__):
+        raise AssertionError("the program was loaded")
+
+    monkeypatch.setattr(torch.export, "load", loaded)
+    about = {"input.image": "float32", "stride_px": "8"}
+    with zipfile.ZipFile(tmp_path / "x.pt2", "w") as archive:
+        archive.writestr(f"x/extra/{export.METADATA_NAME}", json.dumps(about))
+        archive.writestr("x/data/constants/model_constants_config.json", "not read")
+    assert export.read_graph_metadata(tmp_path / "x.pt2") == about
+    for name, text in (("deep", "[" * 10**5), ("list", "[]"), ("long", " " * (2 << 20)), ("wrong", '{"a": 1}')):
+        with zipfile.ZipFile(tmp_path / f"{name}.pt2", "w", zipfile.ZIP_DEFLATED) as archive:
+            archive.writestr(f"x/extra/{export.METADATA_NAME}", text)
+        with pytest.raises(ValueError, match=f"{name}.pt2"):
+            export.read_graph_metadata(tmp_path / f"{name}.pt2")

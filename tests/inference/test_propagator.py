@@ -10,18 +10,21 @@ import torch
 from PIL import Image
 
 import cmp
-from cmp.engine.peer_checkpoint import convert_checkpoint, write_peer_checkpoint
-from cmp.flow import FlowQuantizer
+from cmp.checkpoints import convert_checkpoint, write_peer_checkpoint
+from cmp.flow import FlowQuantizer, JointFlowQuantizer, PolarFlowQuantizer
 from cmp.inference import MotionPropagator
 from cmp.models import (
     CMP,
+    AlexNetFCN,
     DirectFlow,
     DiscreteLoss,
     MotionEncoder,
     PropagationDecoder,
+    PyramidResNet,
     RegressionLoss,
     ResNet,
     SkipPropagationDecoder,
+    TimmEncoder,
 )
 
 H, W = 64, 96
@@ -282,7 +285,7 @@ BAD_DENSE = {
     ),
     "mask must be an ordinary dense tensor": dict(mask=torch.zeros(1, 1, H, W).to_sparse()),
     "image must not be empty": dict(image=torch.zeros(3, 0, W)),
-    "image must say which axis is colour": dict(image=np.zeros((3, H, 3), np.uint8)),
+    "image must show which axis is color": dict(image=np.zeros((3, H, 3), np.uint8)),
     "image must be an array of real numbers, got object": dict(image=np.zeros((H, W, 3), object)),
     rf"sparse must be \(T, 2, {H}, {W}\) for this image, got \(1, 2, 64, 95\)": dict(sparse=torch.zeros(1, 2, 64, 95)),
     "sparse must be finite, got 1 values": dict(sparse=torch.zeros(2, H, W).index_fill(2, torch.tensor(0), 0)),
@@ -364,3 +367,84 @@ def test_huge_images_are_refused_before_they_are_decoded(skip):
 def test_importing_the_package_does_not_import_torch():
     code = "import sys, cmp; assert 'torch' not in sys.modules; cmp.load_propagator; assert 'torch' in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+SMALL = dict(
+    image_encoder=dict(type=ResNet, depth=18, output_stride=8, out_channels=16),
+    motion_encoder=dict(type=MotionEncoder),
+    decoder=dict(type=PropagationDecoder, strides=(1, 2), width=16),
+    quantizer=dict(type=FlowQuantizer, num_bins=NUM_BINS),
+    loss=dict(type=DiscreteLoss),
+)
+PYRAMID = dict(type=PyramidResNet, depth=18, top_stride=8, out_channels=16)
+KINDS = {
+    "plain": {},
+    "skips": dict(decoder=dict(type=SkipPropagationDecoder, strides=(1, 2), width=16)),
+    "attention": dict(image_encoder=PYRAMID, motion_encoder=dict(type=MotionEncoder, fill="attention", heads=2)),
+    "attention, skips, correction": dict(
+        motion_encoder=dict(type=MotionEncoder, fill="attention"),
+        decoder=dict(type=SkipPropagationDecoder, strides=(1, 2), width=16),
+        guide_reach_px=8.0,
+    ),
+    "filled, shortcut, correction": dict(
+        image_encoder=PYRAMID,
+        motion_encoder=dict(type=MotionEncoder, fill="inverse_distance"),
+        decoder=dict(type=PropagationDecoder, strides=(1, 2), width=16, shortcut=True),
+        guide_reach_px=8.0,
+    ),
+    "nearest": dict(motion_encoder=dict(type=MotionEncoder, fill="nearest")),
+    "alexnet": dict(image_encoder=dict(type=AlexNetFCN, output_stride=8, out_channels=16)),
+    "joint bins": dict(quantizer=dict(type=JointFlowQuantizer, num_bins=5)),
+    "polar bins": dict(quantizer=dict(type=PolarFlowQuantizer, num_angles=8, num_radii=5)),
+    "quadratic bins": dict(quantizer=dict(type=FlowQuantizer, num_bins=NUM_BINS, spacing="quadratic")),
+    "regression": dict(quantizer=dict(type=DirectFlow), loss=dict(type=RegressionLoss)),
+    "timm, convolutions": dict(image_encoder=dict(type=TimmEncoder, name="resnet10t", top_stride=8, out_channels=16)),
+    "timm, patches": dict(
+        image_encoder=dict(type=TimmEncoder, name="vit_tiny_patch16_224", top_stride=8, out_channels=16)
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_network_predicts_in_every_type_as_in_float32_within_its_precision(kind, tmp_path):
+    if kind.startswith("timm"):
+        pytest.importorskip("timm")
+    torch.manual_seed(0)
+    model = CMP(**SMALL | KINDS[kind], init="default").eval()
+    torch.nn.init.normal_(model.decoder.head.weight, std=0.3)
+    path = tmp_path / "x.pth"
+    torch.save({"meta": {"cmp": model.describe()}, "state_dict": model.state_dict()}, path)
+    size_hw = (60, 90)  # padded on two sides
+    image, (sparse, mask) = picture(1, size_hw), guidance(2, size_hw)
+    expected = cmp.load_propagator(path).predict_dense(image, sparse, mask)
+    largest = float(expected.abs().max())
+    assert largest > 0.05
+    for dtype, share in ((torch.float64, 1e-4), (torch.float16, 0.02), (torch.bfloat16, 0.15)):
+        propagator = cmp.load_propagator(path, dtype=dtype)
+        assert {p.dtype for p in propagator.network.decoder.parameters()} == {dtype}
+        flow = propagator.predict_dense(image, sparse, mask)
+        assert flow.dtype == torch.float32 and flow.isfinite().all()
+        assert apart(flow, expected) < share * largest, (dtype, apart(flow, expected), largest)
+
+
+def test_cells_are_what_a_prediction_is_upsampled_from(skip):
+    plain = MotionPropagator(skip)
+    image = torch.rand(3, 37, 61, generator=torch.Generator().manual_seed(2))
+    points, vectors = (
+        np.array([[[9, 5], [40, 30]], [[20, 20], [3, 33]]]),
+        np.array([[[8, 0], [0, 0]], [[0, -9], [4, 4]]]),
+    )
+    flow, moving = plain.predict_cells(image, points, vectors, moving_px=2.0)
+    assert flow.shape == (2, 2, *moving.shape[2:]) and moving.shape[:2] == (2, 1)
+    expected = plain.predict(image, points, vectors)
+    torch.testing.assert_close(plain.upsample_cells(flow, (37, 61)), expected, atol=CLOSE, rtol=0)
+    assert 0 <= moving.min() < moving.max() <= 1
+    assert plain.predict_cells(plain.encode(image), points, vectors)[1] is None
+    with pytest.raises(ValueError, match="length_px must be at least 0"):
+        plain.predict_cells(image, points, vectors, moving_px=-1.0)
+
+
+def test_a_network_that_regresses_flow_moves_surely_or_not_at_all():
+    regression = MotionPropagator(network(regression=True))
+    flow, moving = regression.predict_cells(torch.rand(3, H, W), [[9, 5]], [[8.0, 0.0]], moving_px=0.5)
+    assert torch.equal(moving[:, 0] == 1, flow.norm(dim=1) > 0.5) and set(moving.unique().tolist()) <= {0.0, 1.0}

@@ -3,7 +3,6 @@ import math
 import pytest
 import torch
 import torchvision
-from mmengine.config import ConfigDict
 
 from cmp.flow import FlowQuantizer
 from cmp.models import (
@@ -18,7 +17,7 @@ from cmp.models import (
     ResNet,
     SkipPropagationDecoder,
 )
-from cmp.models.guide_correction import correct_at_guides
+from cmp.models.guidance_correction import correct_at_points
 
 
 def build(image_encoder=None, motion_encoder=None, decoder=None, quantizer=None, loss=None, seed=0, **arguments):
@@ -61,6 +60,11 @@ NETWORKS = {
         motion_encoder=dict(fill="attention"),
         decoder=dict(shortcut=True),
     ),
+    "pyramid_attention_still": dict(
+        image_encoder=dict(type=PyramidResNet, top_stride=4),
+        motion_encoder=dict(fill="attention", still=True),
+        decoder=dict(shortcut=True),
+    ),
     "quadratic_bins": dict(quantizer=dict(num_bins=41, spacing="quadratic")),
 }
 
@@ -72,6 +76,25 @@ def test_every_parameter_gets_a_gradient(name):
     without = [key for key, p in model.named_parameters() if p.grad is None or not p.grad.isfinite().all()]
     zero = [key for key, p in model.named_parameters() if not key.endswith("bias") and not p.grad.any()]
     assert without == [] and zero == []
+
+
+@pytest.mark.parametrize("name", ("resnet18_skips", "pyramid_attention_still"))
+def test_several_sets_of_points_per_image_are_the_sets_one_by_one_with_one_encoding(name):
+    model = build(**NETWORKS[name]).eval()
+    data, other = batch(), batch(seed=1)
+    sets = {key: torch.stack((data[key], other[key]), dim=1) for key in ("guidance", "mask")}
+    sets["guidance"][:, 1] = data["flow"] * sets["mask"][:, 1]
+    encoded = []
+    model.image_encoder.register_forward_hook(lambda *call: encoded.append(len(call[1][0])))
+    with torch.no_grad():
+        logits = model(**data | sets)
+        loss = model(**data | sets, mode="loss")["loss"]
+        assert encoded == [2, 2]
+        one_by_one = [data | {key: part[:, i] for key, part in sets.items()} for i in range(2)]
+        torch.testing.assert_close(logits[0::2], model(**one_by_one[0]))
+        torch.testing.assert_close(logits[1::2], model(**one_by_one[1]))
+        losses = [model(**one, mode="loss")["loss"] for one in one_by_one]
+    torch.testing.assert_close(loss, sum(losses) / 2)
 
 
 def test_every_parameter_of_the_alexnet_network_gets_a_gradient():
@@ -177,6 +200,19 @@ def test_prediction_is_the_decoded_logits_upsampled_to_the_image(name):
     torch.testing.assert_close(flow[:, :, ::63, ::95], coarse[:, :, :: coarse.shape[2] - 1, :: coarse.shape[3] - 1])
 
 
+def test_decoding_stretches_the_corner_cells_to_the_corner_pixels():
+    """Worked out by hand: of w cells over W pixels, pixel x lies at cell x * (w - 1) / (W - 1)."""
+    model = build(quantizer=dict(type=DirectFlow), loss=dict(type=RegressionLoss)).eval()
+    h, w, height, width = 3, 5, 17, 41
+    x, y = torch.arange(w).float(), torch.arange(h).float()
+    ramp = torch.stack((x.expand(h, w), y[:, None].expand(h, w)))[None]  # a plane, so bilinear sampling is exact
+    nothing = torch.zeros(1, 2, height, width), torch.zeros(1, 1, height, width)
+    flow = model.decode(ramp, *nothing)
+    for column, row, expected in ((0, 0, (0, 0)), (1, 1, (0.1, 0.125)), (5, 4, (0.5, 0.5)), (40, 16, (4, 2))):
+        assert flow[0, :, row, column].tolist() == pytest.approx(expected, abs=1e-5)
+    torch.testing.assert_close(flow[0, 0, 7], torch.arange(width) * (w - 1) / (width - 1))
+
+
 def test_with_a_reach_predictions_obey_their_guides_and_logits_and_loss_stay():
     plain, obedient = (build(init="default", guide_reach_px=reach).eval() for reach in (None, 12.0))
     data = batch()
@@ -184,7 +220,7 @@ def test_with_a_reach_predictions_obey_their_guides_and_logits_and_loss_stay():
         assert torch.equal(plain(**data), obedient(**data))
         assert torch.equal(plain(**data, mode="loss")["loss"], obedient(**data, mode="loss")["loss"])
         before, after = plain(**data, mode="predict"), obedient(**data, mode="predict")
-    torch.testing.assert_close(after, correct_at_guides(before, data["guidance"], data["mask"], reach_px=12.0))
+    torch.testing.assert_close(after, correct_at_points(before, data["guidance"], data["mask"], reach_px=12.0))
     at_guides = data["mask"].expand(-1, 2, -1, -1) > 0
     assert (after - data["flow"])[at_guides].abs().mean() < 0.1 * (before - data["flow"])[at_guides].abs().mean()
     assert CMP.from_description(obedient.describe()).guide_reach_px == 12.0
@@ -240,9 +276,9 @@ def test_a_description_builds_only_classes_of_this_project():
         CMP.from_description(description | {"image_encoder": {"type": "ResNet", "width": 3}})
 
 
-def test_parts_may_be_modules_and_types_dotted_names():
+def test_parts_may_be_modules():
     model = CMP(
-        image_encoder=ConfigDict(type="cmp.models.ResNet", depth=18),
+        image_encoder=dict(type=ResNet, depth=18),
         motion_encoder=MotionEncoder(8),
         decoder=dict(type=PropagationDecoder, strides=(1, 2)),
         quantizer=FlowQuantizer(9, 20.0),
@@ -278,6 +314,8 @@ def test_parts_that_do_not_fit_are_refused():
         build(decoder=dict(num_logits=198))
     with pytest.raises(ValueError, match="needs a class under 'type'"):
         build(image_encoder=dict(type=None))
+    with pytest.raises(ValueError, match="needs a class under 'type'"):
+        build(image_encoder=dict(type="cmp.models.ResNet"))
     with pytest.raises(ValueError, match="mean and std"):
         build(std=(1.0, 0.0, 1.0))
 

@@ -84,7 +84,9 @@ def test_the_inputs_are_not_written_to():
     assert torch.equal(guidance, before[0]) and torch.equal(mask, before[1])
 
 
-@pytest.mark.parametrize("arguments", (dict(stride=6), dict(stride=0), dict(fill="linear"), dict(fill="attention")))
+@pytest.mark.parametrize(
+    "arguments", (dict(stride=6), dict(stride=0), dict(fill="linear"), dict(fill="attention"), dict(still=True))
+)
 def test_what_is_not_offered_is_refused(arguments):
     with pytest.raises(ValueError, match=next(iter(arguments))):
         MotionEncoder(**arguments)

@@ -4,7 +4,7 @@ import torch.nn.functional as F
 import torchvision
 
 from cmp.models import PyramidResNet, ResNet
-from cmp.models.backbones import recognise_encoder
+from cmp.models.backbones import recognize_encoder
 
 LATERALS = {4: ("stage3", "stage2", "stage1"), 8: ("stage3", "stage2"), 16: ("stage3",)}
 
@@ -58,7 +58,7 @@ def test_below_its_pyramid_the_keys_are_torchvisions():
     theirs = torchvision.models.resnet18(weights=None).state_dict()
     below = {k: v.shape for k, v in ours.items() if not k.startswith(PyramidResNet.ABOVE)}
     assert below == {k: v.shape for k, v in theirs.items() if not k.startswith("fc.")}
-    assert recognise_encoder(ours) == "resnet18"
+    assert recognize_encoder(ours) == "resnet18"
 
 
 def test_a_torchvision_file_is_loaded_under_the_pyramid(tmp_path):
@@ -66,7 +66,7 @@ def test_a_torchvision_file_is_loaded_under_the_pyramid(tmp_path):
     torch.save(weights, tmp_path / "a.pth")
     net = build(depth=18, pretrained=tmp_path / "a.pth")
     assert all(torch.equal(net.state_dict()[k], v) for k, v in weights.items() if not k.startswith("fc."))
-    with pytest.raises(ValueError, match="a.pth is no resnet34"):
+    with pytest.raises(ValueError, match="a.pth is not a resnet34"):
         build(depth=34, pretrained=tmp_path / "a.pth")
 
 

@@ -4,7 +4,7 @@ import torchvision
 from torch import nn
 
 from cmp.models import ResNet
-from cmp.models.backbones import recognise_encoder
+from cmp.models.backbones import recognize_encoder
 
 DEPTHS = (18, 34, 50, 101, 152)
 
@@ -95,7 +95,7 @@ def test_a_torchvision_file_is_loaded_with_or_without_its_classifier(tmp_path):
 
 def test_a_file_of_another_network_is_refused_and_a_missing_one_named(tmp_path):
     torch.save(torchvision.models.resnet18(weights=None).state_dict(), tmp_path / "a.pth")
-    with pytest.raises(ValueError, match="a.pth is no resnet34"):
+    with pytest.raises(ValueError, match="a.pth is not a resnet34"):
         ResNet(34, pretrained=tmp_path / "a.pth")
     with pytest.raises(FileNotFoundError, match="b.pth"):
         ResNet(18, pretrained=tmp_path / "b.pth")
@@ -108,11 +108,11 @@ def test_what_is_not_offered_is_refused(arguments):
 
 
 @pytest.mark.parametrize("depth", DEPTHS)
-def test_an_encoder_is_recognised_by_its_keys(depth):
+def test_an_encoder_is_recognized_by_its_keys(depth):
     with torch.device("meta"):
-        assert recognise_encoder(ResNet(depth).state_dict()) == f"resnet{depth}"
+        assert recognize_encoder(ResNet(depth).state_dict()) == f"resnet{depth}"
 
 
-def test_keys_of_no_encoder_are_not_recognised():
+def test_keys_of_no_encoder_are_not_recognized():
     with pytest.raises(ValueError, match="no known image encoder"):
-        recognise_encoder(["layer1.0.conv1.weight", "head.weight"])
+        recognize_encoder(["layer1.0.conv1.weight", "head.weight"])

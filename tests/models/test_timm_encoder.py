@@ -111,7 +111,7 @@ def test_a_file_of_timms_weights_is_loaded_also_under_an_initialisation_that_red
         back, untouched = net.timm_state_dict()
         assert set(untouched) == {"head.norm.weight", "head.norm.bias"}
         assert all(torch.equal(value, weights[key]) for key, value in back.items() if key not in untouched)
-    with pytest.raises(ValueError, match="a.pth is no resnet18 in timm's layout"):
+    with pytest.raises(ValueError, match="a.pth is not a resnet18 in timm's layout"):
         build("resnet18", pretrained=tmp_path / "a.pth")
     del weights["stages.0.blocks.0.conv_dw.weight"]
     torch.save(weights | {"more": torch.zeros(1)}, tmp_path / "b.pth")

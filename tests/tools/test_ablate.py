@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -11,11 +12,15 @@ from types import SimpleNamespace
 import cv2
 import numpy as np
 import pytest
+from mmengine.config import Config
 
+from cmp.downstream import grid_run
 from cmp.downstream.ablation import Arm, read_grid, slug, spread
 from cmp.flow import write_flow
+from cmp.folder_lock import hold_folder
 from tools import ablate
 
+ROOT = Path(__file__).resolve().parents[2]
 CONFIG = """
 RECIPE = "configs/pretrain/cmp_r18_quickstart_1xb16_300.py"
 CAMVID = "configs/downstream/segmentation_camvid_r18_1xb8_200.py"
@@ -39,6 +44,20 @@ evaluations = [
 EPE = {"cmp": 1.0, "no-guidance": 3.5, "interpolation": 2.0}
 
 
+@pytest.fixture(autouse=True)
+def unformatted(monkeypatch):
+    """Configs as text without yapf's line breaks, which took most of the time of these tests."""
+    monkeypatch.setattr("mmengine.config.config.FormatCode", lambda text, **_: (text, True))
+
+
+@pytest.fixture(autouse=True)
+def end_by_sigterm():
+    """The handler of SIGTERM that the command sets is not left to the tests that follow."""
+    before = signal.getsignal(signal.SIGTERM)
+    yield
+    signal.signal(signal.SIGTERM, before)
+
+
 @pytest.fixture
 def grid(tmp_path, monkeypatch):
     """A grid's config with folders of data; commands leave what the real ones would, or fail where told to."""
@@ -48,7 +67,7 @@ def grid(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     ran, failing = [], set()
 
-    def run(command, stdout, stderr):
+    def run(command, stdout, stderr, env):
         command = list(map(str, command))
         ran.append(command)
         # train.py and segmentation are told their work dir, propagation and probes their folder
@@ -56,7 +75,7 @@ def grid(tmp_path, monkeypatch):
         arm, seed = folder.parts[-3], int(folder.parts[-2].removeprefix("seed"))
         if (arm, folder.name) in failing:
             return subprocess.CompletedProcess(command, 2)
-        if "train.py" in command[1]:
+        if command[3] == "train":
             (folder / "last_checkpoint").write_text(str(folder / "iter_300.pth"))
         elif "propagation" in command:
             epe = EPE[arm] + 0.1 * seed
@@ -68,9 +87,9 @@ def grid(tmp_path, monkeypatch):
             (folder / "metrics.json").write_text(json.dumps(dict(accuracy=30.0 + seed, miou=20.0 + seed)))
         return subprocess.CompletedProcess(command, 0)
 
-    monkeypatch.setattr(ablate, "subprocess", SimpleNamespace(run=run, STDOUT=subprocess.STDOUT))
-    monkeypatch.setattr(ablate, "commit", lambda: dict(commit="abc", changed=False))
-    monkeypatch.setattr(ablate, "export_backbone", lambda checkpoint, out, *_, **__: Path(out).write_text(checkpoint))
+    monkeypatch.setattr(grid_run, "subprocess", SimpleNamespace(run=run, STDOUT=subprocess.STDOUT))
+    monkeypatch.setattr(grid_run, "commit", lambda: dict(commit="abc", changed=False))
+    monkeypatch.setattr(grid_run, "export_backbone", lambda checkpoint, out, *_, **__: Path(out).write_text(checkpoint))
     return ran, failing
 
 
@@ -114,25 +133,39 @@ def test_what_is_done_is_not_done_again_and_only_what_is_missing_is(grid, capsys
     assert len(ran) == before
 
 
+def test_a_cell_that_another_process_makes_is_left_to_it_and_named(grid, capsys):
+    ran, _ = grid
+    cell = Path("out/random/seed1")
+    cell.mkdir(parents=True)
+    with hold_folder(cell, name=".k-nn.lock"):
+        assert ablate.main(["grid.py", "out", "--only", "random"]) == 1
+    said = capsys.readouterr()
+    assert f"{cell}: another process makes 'k-NN' (host {os.uname().nodename}, process {os.getpid()}, since" in said.err
+    assert "1 failed" in said.out and not (cell / "k-nn.json").exists() and (cell / "frozen.json").exists()
+    before = len(ran)
+    assert ablate.main(["grid.py", "out", "--only", "random"]) == 0
+    assert len(ran) == before + 1 and not list(Path("out").rglob(".*"))
+
+
 def test_commands_carry_seed_resume_backbone_and_the_options_of_the_arm(grid):
     ran, _ = grid
     assert (
         ablate.main(["grid.py", "out", "--only", "no guidance", "random", "--seeds", "1", "--data", "camvid=pairs"])
         == 0
     )
-    train = next(command for command in ran if "train.py" in command[1])
-    assert train[3:] == ["--data", "pairs", "--work-dir", "out/no-guidance/seed1/pretraining", "--resume"]
-    config = ablate.Config.fromfile(train[2])
+    train = next(command for command in ran if command[3] == "train")
+    assert train[5:] == ["--data", "pairs", "--work-dir", "out/no-guidance/seed1/pretraining", "--resume"]
+    config = Config.fromfile(train[4])
     assert config.randomness.seed == 1 and config.train_dataloader.dataset.seed == 1
     assert config.train_dataloader.dataset.max_points == 0 and config.val_dataloader.dataset.max_points is None
     segmentations = [command for command in ran if "segmentation" in command]
-    assert [command[4] for command in segmentations] == ["random", "out/no-guidance/seed1/backbone.pth"]
+    assert [command[6] for command in segmentations] == ["random", "out/no-guidance/seed1/backbone.pth"]
     for command in segmentations:
-        assert command[5] == "pairs" and "--frozen" in command and command[-3:] == ["--seed", "1", "--resume"]
+        assert command[7] == "pairs" and "--frozen" in command and command[-3:] == ["--seed", "1", "--resume"]
     result = json.loads(Path("out/no-guidance/seed1/frozen.json").read_text())
     assert result["seed"] == 1 and result["commit"] == "abc" and result["hardware"] and result["seconds"] >= 0
-    assert result["command"].split()[2] == "segmentation" and "max_points" in result["options"]
-    judged = [command[4] for command in ran if "propagation" in command]
+    assert result["command"].split()[4] == "segmentation" and "max_points" in result["options"]
+    judged = [command[6] for command in ran if "propagation" in command]
     assert judged == ["none", "out/no-guidance/seed1/pretraining/iter_300.pth"]
 
 
@@ -140,11 +173,9 @@ def test_one_pretraining_may_serve_all_seeds(grid, capsys):
     ran, _ = grid
     Path("grid.py").write_text(CONFIG.replace('name="CMP", config', 'name="CMP", pretraining_seed=1, config'))
     assert ablate.main(["grid.py", "out", "--only", "CMP"]) == 0
-    assert ["train.py" in command[1] for command in ran].index(
-        True
-    ) == 1  # after what takes no network, before the rest
-    assert sum("train.py" in command[1] for command in ran) == 1
-    backbones = [command[4] for command in ran if "segmentation" in command]
+    assert [command[3] == "train" for command in ran].index(True) == 1  # after what takes no network, before the rest
+    assert sum(command[3] == "train" for command in ran) == 1
+    backbones = [command[6] for command in ran if "segmentation" in command]
     assert backbones == ["out/cmp/seed1/backbone.pth"] * 2
     assert rows(capsys.readouterr().out)["CMP"][:5] == ["1.100", "0.550", "1.600", "2.100", "31.0"]
     assert rows(Path("out/table.md").read_text())["CMP"][5] == "20.5 ± 0.7 (2)"
@@ -196,7 +227,7 @@ def test_results_of_other_settings_are_not_taken_for_these(grid, capsys):
         ("seeds = [0, 1]", "seed = [0, 1]", "did you mean 'seeds'"),
         ('name="CMP"', 'name="random"', "different names"),
         ("quickstart_1xb16_300", "quickstart_1xb16_301", "no such config"),
-        ('dict(name="random")', 'dict(name="random", options={"a": 1})', "options and no config"),
+        ('dict(name="random")', 'dict(name="random", options={"a": 1})', "options but no config"),
     ],
 )
 def test_a_slip_in_the_config_is_named_before_anything_is_run(grid, capsys, old, new, said):
@@ -224,7 +255,7 @@ def test_a_slip_on_the_command_line_is_named_before_anything_is_run(grid, capsys
 def test_an_arm_is_trained_on_the_data_that_it_names(grid):
     ran, _ = grid
     assert ablate.main(["grid.py", "out", "--only", "autoencoder", "CMP", "--seeds", "1", "--data", "films=cifar"]) == 0
-    data = [command[command.index("--data") + 1] for command in ran if "train.py" in command[1]]
+    data = [command[command.index("--data") + 1] for command in ran if command[3] == "train"]
     assert data == ["pairs", "cifar"]
 
 
@@ -235,8 +266,8 @@ def test_time_left_is_what_cells_of_a_kind_took():
 
     took = {"pretraining": [600.0, 660.0], "k-NN": [30.0]}
     left = [OfKind("pretraining"), OfKind("k-NN"), OfKind("frozen")]  # the last unknown: the mean of the kinds
-    assert ablate.time_left(left, took) == f"about {(630 + 30 + 330) / 60:.0f} min left"
-    assert ablate.time_left(left, {}) == "time left unknown yet"
+    assert grid_run.time_left(left, took) == f"about {(630 + 30 + 330) / 60:.0f} min left"
+    assert grid_run.time_left(left, {}) == "time left unknown yet"
 
 
 def test_a_cell_that_an_earlier_call_began_has_no_time(grid, capsys):
@@ -256,11 +287,11 @@ def test_numbers_and_names_are_written_as_said():
 
 
 def test_the_grids_that_come_with_the_project_name_what_exists():
-    folder = ablate.ROOT / "configs" / "ablation"
+    folder = ROOT / "configs" / "ablation"
     paths = sorted(folder.glob("*.py"))
     assert paths
     for path in paths:
-        cells = ablate.list_cells(read_grid(path), Path("nowhere"))  # reads every config and sets every option
+        cells = grid_run.list_cells(read_grid(path), Path("nowhere"))  # reads every config and sets every option
         assert len({cell.result for cell in cells}) == len(cells)
 
 
@@ -308,7 +339,7 @@ evaluations = [
 """
     )
 
-    command = [sys.executable, str(ablate.ROOT / "tools" / "ablate.py"), "grid.py", "out"]
+    command = [sys.executable, str(ROOT / "tools" / "ablate.py"), "grid.py", "out"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
     first = subprocess.Popen(command, cwd=tmp_path, env=environment)
     while not list(tmp_path.glob("out/no-guidance/seed0/pretraining/iter_2.pth")) and first.poll() is None:

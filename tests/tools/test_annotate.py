@@ -40,13 +40,13 @@ def test_mistakes_are_named_and_leave_nothing(files, capsys):
         ("in.png", "m.png", ("--click", "3,3", "--negative", "3,3"), "different pixels"),
         ("in.png", "m.png", ("--click", "3,3", "--threshold", "2"), "threshold must be in 0..1"),
         ("in.png", "m.jpg", ("--click", "3,3"), "OUT must end in .png"),
-        ("in.png", "in.png", ("--click", "3,3"), "in.png would be overwritten"),
+        ("in.png", "in.png", ("--click", "3,3"), "OUT would overwrite IMAGE, which is read"),
         ("in.png", "m.png", ("--click", "3,3", "--short-side", "100000"), "short_side_px must keep the image below"),
         ("text.png", "m.png", ("--click", "3,3"), "text.png cannot be read as an image"),
         ("none.png", "m.png", ("--click", "3,3"), "none.png"),
     ):
         assert main([str(files / image), str(files / out), "--checkpoint", str(files / "net.pth"), *more]) == 2
-        assert message in capsys.readouterr().err
+        assert message in capsys.readouterr().err, out
     for more in ((), ("--click", "3;3")):
         with pytest.raises(SystemExit):
             main([str(files / "in.png"), str(files / "m.png"), "--checkpoint", str(files / "net.pth"), *more])
@@ -59,6 +59,14 @@ def test_a_huge_image_is_refused_before_it_is_decoded(files, capsys):
     command = [str(files / "huge.png"), str(files / "m.png"), "--checkpoint", str(files / "net.pth"), "--click", "1,1"]
     assert main(command) == 2
     assert "huge.png cannot be read as an image: image must have at most" in capsys.readouterr().err
+
+
+def test_a_photo_of_twelve_megapixels_is_annotated_at_the_size_for_the_network(files, capsys):
+    Image.new("L", (4000, 3000), 90).save(files / "photo.png")
+    command = [str(files / "photo.png"), str(files / "m.png"), "--checkpoint", str(files / "net.pth"), "--click", "9,9"]
+    assert main([*command, "--short-side", "48"]) == 0
+    assert Image.open(files / "m.png").size == Image.open(files / "m_overlay.png").size == (4000, 3000)
+    assert main(command) == 2 and "give --short-side PX, the size for the network" in capsys.readouterr().err
 
 
 def test_a_photograph_is_read_upright(files):

@@ -39,7 +39,7 @@ def test_every_loader_and_both_stores_are_measured_and_nothing_is_left(videos, t
     assert main([str(videos), *arguments]) == 0
     printed = capsys.readouterr()
     assert "skipped text.mp4" in printed.err and "96x72, 2 pairs" in printed.out
-    for name in ("plain loader", "ours, the same files", "ours, a pair store", "ours, guides on the device"):
+    for name in ("plain loader", "ours, the same files", "ours, a pair store", "ours, points on the device"):
         assert printed.out.count(f"  {name} ") == 1
     assert "1.0x" in printed.out and "collate" in printed.out
     sizes = [line.split()[0] for line in printed.out.splitlines() if line.count(" s ") == 2]

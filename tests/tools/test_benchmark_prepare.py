@@ -35,4 +35,4 @@ def test_every_rate_is_printed_for_a_folder_with_one_good_video(main, tmp_path, 
 
 def test_a_folder_without_videos_is_refused(main, tmp_path, capsys):
     assert main([str(tmp_path / "absent")]) == 1 and "no such folder" in capsys.readouterr().err
-    assert main([str(tmp_path)]) == 1 and "no video holds a pair" in capsys.readouterr().err
+    assert main([str(tmp_path)]) == 1 and "no video is long enough for a pair" in capsys.readouterr().err

@@ -1,14 +1,17 @@
 """The page holds what the store holds, and nothing outside the page."""
 
+import copy
 import importlib.util
+import json
 import re
+import shutil
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 
-from cmp.datasets.pair_store import PairStore
+from cmp.datasets.pair_store import PairStore, sealed_json
 from cmp.video import write_video
 from data_prep.job import prepare_folder
 from data_prep.settings import PrepareSettings
@@ -56,7 +59,7 @@ def test_an_empty_store_gives_a_page_and_no_store_an_error(videos, main, tmp_pat
     prepare_folder(tmp_path / "only", tmp_path / "store", PrepareSettings(), num_workers=1, show_progress=False)
     assert main([str(tmp_path / "store"), str(tmp_path / "p.html")]) == 0
     assert "<b>0</b>pairs" in (tmp_path / "p.html").read_text("utf-8")
-    assert main([str(tmp_path), str(tmp_path / "q.html")]) == 1
+    assert main([str(tmp_path / "only"), str(tmp_path / "q.html")]) == 2
     assert "no pair store" in capsys.readouterr().err and not (tmp_path / "q.html").exists()
 
 
@@ -82,6 +85,102 @@ def test_the_page_opens_in_a_browser_without_errors_or_requests_and_shows_its_pi
 def test_a_folder_in_the_place_of_the_page_is_an_error_and_nothing_is_left_behind(videos, main, tmp_path, capsys):
     prepare_folder(videos, tmp_path / "store", PrepareSettings(), num_workers=1, show_progress=False)
     (tmp_path / "page").mkdir()
-    assert main([str(tmp_path / "store"), str(tmp_path / "page")]) == 1
+    assert main([str(tmp_path / "store"), str(tmp_path / "page")]) == 2
     assert "is a folder: name a file" in capsys.readouterr().err
     assert sorted(path.name for path in tmp_path.iterdir()) == ["page", "store"]
+
+
+def strange_values(value, path=()):
+    """Paths to every field of a JSON value."""
+    if isinstance(value, dict):
+        for key in value:
+            yield (*path, key)
+            yield from strange_values(value[key], (*path, key))
+    elif isinstance(value, list) and value:
+        yield (*path, 0)
+        yield from strange_values(value[0], (*path, 0))
+
+
+def changed(value, path, new):
+    """A copy with the field at a path replaced, or removed where new is None."""
+    value = copy.deepcopy(value)
+    inner = value
+    for key in path[:-1]:
+        inner = inner[key]
+    if new is None:
+        del inner[path[-1]]
+    else:
+        inner[path[-1]] = new
+    return value
+
+
+MARKUP = "<img src=x onerror=alert(1)>\"'&</style></title>\x1b\n"
+
+
+@pytest.fixture(scope="module")
+def store(videos, tmp_path_factory):
+    root = tmp_path_factory.mktemp("pairs") / "store"
+    settings = PrepareSettings(interval_frames=2, pairs_per_video=2)
+    prepare_folder(videos, root, settings, num_workers=1, show_progress=False)
+    return root
+
+
+def test_no_field_of_a_strange_record_becomes_markup_or_a_traceback(store, tmp_path, main, capsys):
+    root = tmp_path / "store"
+    shutil.copytree(store, root)
+    tried = 0
+    for path in sorted((root / "videos").glob("*.json")):
+        original = path.read_bytes()
+        record = json.loads(original)
+        for field in strange_values(record):
+            for new in (None, MARKUP, [MARKUP], {MARKUP: MARKUP}, -1, 10**400):
+                path.write_bytes(sealed_json(changed(record, field, new)))
+                status = main([str(root), str(tmp_path / "page.html"), "--pictures", "0"])
+                err = capsys.readouterr().err
+                assert status == (1 if err else 0), (field, new, err)
+                assert all(line.startswith("browse_pairs.py: ") and line.isprintable() for line in err.splitlines())
+                assert "<img src=x" not in (tmp_path / "page.html").read_text("utf-8")
+                tried += 1
+        path.write_bytes(original)
+    assert tried > 300
+    assert main([str(root), str(tmp_path / "page.html")]) == 0
+
+
+def test_a_strange_record_is_named_and_the_others_are_shown(store, tmp_path, main, capsys):
+    root = tmp_path / "store"
+    shutil.copytree(store, root)
+    paths = {json.loads(path.read_text())["source"]["path"]: path for path in (root / "videos").glob("*.json")}
+    record = json.loads(paths["still.mp4"].read_text())
+    assert record["dropped"]
+    record["dropped"][0]["frames"] = [MARKUP, 2]
+    paths["still.mp4"].write_bytes(sealed_json(record))
+    (root / "videos" / "deep.json").write_text("[" * 100_000)
+    assert main([str(root), str(tmp_path / "page.html")]) == 1
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 2 and "deep.json" in lines[0] and "frames must be two whole numbers" in lines[1]
+    page = (tmp_path / "page.html").read_text("utf-8")
+    assert "moves.mp4" in page and "text.mp4" in page and "&lt;img src=x" in page and "<img src=x" not in page
+    assert page.count("data:image/jpeg;base64,") >= 3
+
+
+def test_settings_and_samples_of_strangers_are_text_too(store, tmp_path, main, capsys):
+    root = tmp_path / "store"
+    shutil.copytree(store, root)
+    about = json.loads((root / "store.json").read_text())
+    for settings in ({MARKUP: MARKUP, "thresholds": {"min_moving_share": MARKUP}}, {"thresholds": MARKUP}, MARKUP, []):
+        (root / "store.json").write_bytes(sealed_json(about | {"settings": settings}))
+        status = main([str(root), str(tmp_path / "page.html"), "--pictures", "1"])
+        assert status == (0 if isinstance(settings, dict) else 2)
+        assert "<img src=x" not in (tmp_path / "page.html").read_text("utf-8")
+        assert all(line.startswith("browse_pairs.py: ") for line in capsys.readouterr().err.splitlines())
+
+
+def test_the_page_counts_the_points_that_recipes_choose_per_crop(store, main, tmp_path):
+    assert main([str(store), str(tmp_path / "page.html")]) == 0
+    page = (tmp_path / "page.html").read_text()
+    row = re.search(r"<td>Zhan et al., AlexNet</td>(.*?)</tr>", page, flags=re.S)[1]
+    cells = re.findall(r"<td>(.*?)</td>", row)
+    # 384 px with a point every 200: 2 x 2.
+    assert cells[:2] == ["384 px of 416", "81, 200"] and cells[3].startswith("4.0 + ")
+    assert float(cells[2]) == pytest.approx(sum(map(float, cells[3].split(" + "))), abs=0.11)
+    assert re.fullmatch(r"K \d+, G \d+ \([\d.]+\)", cells[4])

@@ -5,10 +5,11 @@ import numpy as np
 import pytest
 import torch
 
-import tools.check_checkpoint as check
-from cmp.engine.peer_checkpoint import to_peer_key
+from cmp import checkpoint_check
+from cmp.checkpoints.peer_keys import to_peer_key
 from cmp.flow import FlowQuantizer
 from cmp.models import CMP, DiscreteLoss, MotionEncoder, PropagationDecoder, ResNet, SkipPropagationDecoder
+from tools.check_checkpoint import main
 
 
 def save(path, depth, decoder):
@@ -21,13 +22,13 @@ def save(path, depth, decoder):
 
 
 def test_a_checkpoint_of_theirs_goes_through_every_door_but_the_graphs(tmp_path, capsys, monkeypatch):
-    monkeypatch.delitem(check.STEPS, "graphs")  # tests/inference/test_export.py, and the slow test below
+    monkeypatch.delitem(checkpoint_check.STEPS, "graphs")  # tests/inference/test_export.py, and the slow test below
     path = save(tmp_path / "ckpt.pth.tar", 18, PropagationDecoder)
-    assert check.main([str(path), str(tmp_path / "out")]) == 0
+    assert main([str(path), str(tmp_path / "out")]) == 0
     text = capsys.readouterr().out
-    assert text.splitlines()[-1] == f"{path}: all {len(check.STEPS)} steps held" and "FAILED" not in text
+    assert text.splitlines()[-1] == f"{path}: all {len(checkpoint_check.STEPS)} steps passed" and "FAILED" not in text
     assert "missing only fc.bias, fc.weight" in text and "equal there and back" in text
-    for name in ("ours.safetensors", "back.pth.tar", "film.gif", "mask.png", "backbone.pth"):
+    for name in ("ours.safetensors", "back.pth.tar", "video.gif", "mask.png", "backbone.pth"):
         assert (tmp_path / "out" / name).is_file()
 
 
@@ -35,13 +36,13 @@ def test_a_step_that_fails_is_named_and_the_others_run(tmp_path, capsys, monkeyp
     def fail(checkpoint, out):
         raise ValueError("something is wrong")
 
-    monkeypatch.setattr(check, "STEPS", {"first": fail, "second": lambda checkpoint, out: "fine"})
+    monkeypatch.setattr(checkpoint_check, "STEPS", {"first": fail, "second": lambda checkpoint, out: "fine"})
     path = save(tmp_path / "ckpt.pth.tar", 18, PropagationDecoder)
-    assert check.main([str(path), str(tmp_path)]) == 1
+    assert main([str(path), str(tmp_path)]) == 1
     text = capsys.readouterr().out
     assert "FAILED first: something is wrong" in text and "second: fine" in text and "failed: first" in text
     path.write_bytes(path.read_bytes()[:3000])
-    assert check.main([str(path), str(tmp_path)]) == 1
+    assert main([str(path), str(tmp_path)]) == 2
     assert "ckpt.pth.tar" in capsys.readouterr().err
 
 
@@ -52,7 +53,7 @@ def test_golden_weights_go_through_every_door_and_still_give_the_golden_flow(sha
     paths = golden / "resnet50_plain.json", golden / "resnet50_plain.npz"
     weights = {k: torch.from_numpy(v) for k, v in recipe["golden_weights"](*map(str, paths)).items()}
     torch.save({"step": 3, "state_dict": weights}, tmp_path / "golden.pth.tar")
-    assert check.main([str(tmp_path / "golden.pth.tar"), str(tmp_path / "out")]) == 0
+    assert main([str(tmp_path / "golden.pth.tar"), str(tmp_path / "out")]) == 0
     print(capsys.readouterr().out)
 
     noise, stored = json.loads(paths[0].read_text())["numeric_noise"], np.load(paths[1])
@@ -75,4 +76,4 @@ def test_golden_weights_go_through_every_door_and_still_give_the_golden_flow(sha
 
 @pytest.mark.slow
 def test_the_demos_network_goes_through_every_door(tmp_path):
-    assert check.main([str(save(tmp_path / "ckpt.pth.tar", 50, SkipPropagationDecoder)), str(tmp_path / "out")]) == 0
+    assert main([str(save(tmp_path / "ckpt.pth.tar", 50, SkipPropagationDecoder)), str(tmp_path / "out")]) == 0

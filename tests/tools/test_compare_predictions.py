@@ -1,21 +1,22 @@
-import sys
+import csv
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from mmengine.registry import MODELS
+from PIL import Image
 
+from cmp.baselines.comparison import COLUMNS, load_predictor
 from cmp.baselines.frame_prediction import FramePredictor
 from cmp.datasets.clips import Clips
 from cmp.engine.config import read_config
 from cmp.video import write_video
+from tools import compare_predictions
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT / "tools"))
-import compare_predictions  # noqa: E402
-
 CONFIG = str(ROOT / "configs" / "baselines" / "multi_scale_clips_1xb16_1k.py")
+SEQ2SEQ = str(ROOT / "configs" / "baselines" / "seq2seq_clips_1xb16_1k.py")
 OTHER = str(ROOT / "configs" / "baselines" / "vae_mnist_1xb100_6k.py")
 
 
@@ -29,7 +30,7 @@ def write_videos(folder):
     return str(folder)
 
 
-def test_the_table_has_the_means_of_every_system_and_both_ways_without_learning(tmp_path, monkeypatch, capsys):
+def test_the_table_has_the_means_of_every_system_and_both_predictions_without_learning(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     videos = write_videos(tmp_path / "videos")
     torch.manual_seed(0)
@@ -46,15 +47,57 @@ def test_the_table_has_the_means_of_every_system_and_both_ways_without_learning(
     assert len(lines) == 6 and "clips of 2 videos, 8 frames of 64 px" in lines[-1]
     clips = Clips([videos], num_frames=8, interval_frames=5, short_side_px=80, size_px=64, part="val", val_share=0.2)
     with torch.no_grad():
-        tables = [model.judge(clip["frames"][None]) for clip in clips]
-    for line, way in zip(lines[2:5], ("model", "copy", "flow")):
+        tables = [model.all_metrics(clip["frames"][None]) for clip in clips]
+    for line, method in zip(lines[2:5], ("model", "copy", "flow")):
         shown = [float(cell) for cell in line.split("|")[2:-1]]
-        for value, column in zip(shown, compare_predictions.COLUMNS.values()):
-            expected = np.nanmean([table[f"{way}_{column}"].item() for table in tables])
+        for value, column in zip(shown, COLUMNS.values()):
+            expected = np.nanmean([table[f"{method}_{column}"].item() for table in tables])
             assert abs(value - expected) < 0.006
 
 
-def test_what_cannot_be_judged_is_named(tmp_path, monkeypatch, capsys):
+def test_curves_and_sums_are_of_each_predicted_frame_also_after_true_frames(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    videos = write_videos(tmp_path / "videos")
+    config = read_config(SEQ2SEQ)
+    config.model.update(width=4, kernel=3)
+    config.val_dataloader.dataset.update(short_side_px=24, size_px=[16, 28])
+    config.dump("config.py")
+    torch.manual_seed(0)
+    model: FramePredictor = MODELS.build(config.model).eval()
+    torch.save({"state_dict": model.state_dict()}, "net.pth")
+    arguments = ["config.py", "net.pth", "--data", videos]
+    assert compare_predictions.main([*arguments, "--curves", "c.png", "--csv", "c.csv"]) == 0
+    plain = capsys.readouterr().out.strip().splitlines()
+    assert plain[-3].endswith("clips of 2 videos, 8 frames of 16 x 28 px each")
+    assert plain[-2:] == ["wrote c.png", "wrote c.csv"] and Image.open("c.png").width > 1000
+    clips = Clips([videos], num_frames=8, interval_frames=5, short_side_px=24, size_px=(16, 28), part="val")
+    with torch.no_grad():
+        tables = [model.metrics_per_frame(clip["frames"][None]) for clip in clips]
+    with open("c.csv", newline="") as file:
+        found = {(row["system"], row["metric"], int(row["frame"])): float(row["value"]) for row in csv.DictReader(file)}
+    names = dict(model="config, net.pth", forced="config, net.pth, after the true frames")
+    names |= dict(copy="last frame repeated, after 4", flow="last motion continued, after 4")
+    assert len(found) == 4 * 14 * 4
+    for method, name in names.items():
+        for metric in ("psnr", "ssim_moving", "total"):
+            for t in range(4):
+                values = [table[f"{method}_{metric}"][0, t].item() for table in tables]
+                assert found[name, metric, t + 1] == pytest.approx(np.nanmean(values), rel=1e-4, nan_ok=True)
+    assert compare_predictions.main([*arguments, "--sums"]) == 0
+    sums = capsys.readouterr().out.strip().splitlines()
+    columns = list(COLUMNS.values())
+    for before, after in zip(plain[2:6], sums[2:6]):
+        for column, one, other in zip(columns, before.split("|")[2:-1], after.split("|")[2:-1]):
+            if column in ("l2_all", "gdl_all", "total_all"):
+                assert float(other) == pytest.approx(3 * 16 * 28 * float(one), abs=0.5 * 1e-4 * 3 * 16 * 28 + 0.01)
+            else:
+                assert one == other
+    with pytest.raises(SystemExit):
+        compare_predictions.main([*arguments, "--curves", "c.gif"])
+    assert "--curves c.gif: must end in .png, .svg, .pdf" in capsys.readouterr().err
+
+
+def test_what_cannot_be_compared_is_named(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     videos = write_videos(tmp_path / "videos")
     torch.save({"state_dict": {"x": torch.zeros(1)}}, tmp_path / "wrong.pth")
@@ -68,4 +111,4 @@ def test_what_cannot_be_judged_is_named(tmp_path, monkeypatch, capsys):
         assert compare_predictions.main([CONFIG, "any.pth", "--device", "cuda:1"]) == 2
         assert "torch sees no GPU" in capsys.readouterr().err
     with pytest.raises(ValueError, match="VAE does not predict frames"):
-        compare_predictions.load_predictor(OTHER, "any.pth")
+        load_predictor(OTHER, "any.pth")

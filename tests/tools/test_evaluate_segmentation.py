@@ -14,11 +14,13 @@ import torch
 
 from cmp.downstream.run import check_same_run
 from cmp.engine.config import read_config
+from cmp.folder_lock import hold_folder
 from tools.evaluate import main
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIG = str(ROOT / "configs" / "downstream" / "segmentation_camvid_r18_1xb8_200.py")
-SMALL = "augmentation.crop_hw=(32,48) train_dataloader.batch_size=2 val_cfg.scales=(1.0,) log_level=WARNING".split()
+SMALL = ["train_dataloader.dataset.crop_hw=(32,48)", "train_dataloader.batch_size=2"]
+SMALL += ["val_cfg.scales=(1.0,)", "log_level=WARNING"]
 
 
 @pytest.fixture(scope="module")
@@ -64,6 +66,18 @@ def test_two_processes_count_each_image_once_and_one_process_judges_their_net_al
         assert one[key] == pytest.approx(two[key])
 
 
+@pytest.mark.parametrize("task", ("segmentation", "knn"))
+def test_a_folder_that_another_run_holds_is_refused_with_its_process(folder, tmp_path, capsys, task):
+    arguments = [CONFIG, "random", str(folder), "--work-dir", str(tmp_path)]
+    if task == "knn":
+        arguments = ["random", str(folder), "--out", str(tmp_path)]
+    with hold_folder(tmp_path):
+        assert main([task, *arguments]) == 2
+    refused = f"evaluate.py: {tmp_path}: another run writes into this folder (host {os.uname().nodename}, process "
+    assert capsys.readouterr().err.startswith(f"{refused}{os.getpid()}, since ")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_wrong_data_is_named_before_training_starts(folder, tmp_path, capsys):
     wrong = tmp_path / "wrong"
     wrong.mkdir()
@@ -74,11 +88,30 @@ def test_wrong_data_is_named_before_training_starts(folder, tmp_path, capsys):
     cv2.imwrite(str(wrong / "trainannot/1.png"), np.full((41, 56), 12, np.uint8))
     arguments = ["segmentation", CONFIG, "random", str(wrong), "--work-dir", str(tmp_path / "out")]
     assert main([*arguments, "--check-data"]) == 2
-    assert "trainannot/1.png holds label ids out of range: 12 (2296 px)" in capsys.readouterr().err
+    assert "trainannot/1.png has label ids out of range: 12 (2296 px)" in capsys.readouterr().err
     (wrong / "val/0.jpg").unlink()
     assert main(arguments) == 2
     assert "1 files of part 'val' are missing" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def test_the_config_that_would_run_is_printed_without_looking_at_the_data(tmp_path, capsys):
+    arguments = [CONFIG, "b.pth", "nowhere", "--work-dir", str(tmp_path / "out"), "--frozen", "--steps", "7", "--flip"]
+    assert main(["segmentation", *arguments, "--print-config", "--cfg-options", *SMALL]) == 0
+    (tmp_path / "printed.py").write_text(capsys.readouterr().out)
+    config = read_config(tmp_path / "printed.py")
+    assert config.model.backbone == "b.pth" and config.model.num_classes == 11 and config.model.frozen is True
+    assert [config[f"{part}_dataloader"].dataset.root for part in ("train", "val")] == ["nowhere", "nowhere"]
+    assert config.train_dataloader.dataset.crop_hw == (32, 48) and config.train_dataloader.dataset.seed == 0
+    assert config.train_cfg.max_iters == 7 and config.val_cfg.flip is True
+    assert config.optim_wrapper.optimizer.lr == 1e-2
+    assert not (tmp_path / "out").exists()
+
+
+def test_classes_that_the_network_does_not_have_are_refused(folder, tmp_path, capsys):
+    arguments = [CONFIG, "random", str(folder), "--work-dir", str(tmp_path / "out")]
+    assert main(["segmentation", *arguments, "--cfg-options", "model.num_classes=5"]) == 2
+    assert "has 11 classes, which must be as many as model.num_classes (got 5)" in capsys.readouterr().err
 
 
 def test_a_run_is_not_gone_on_with_under_another_backbones_name(tmp_path):

@@ -19,7 +19,7 @@ def checkpoint(tmp_path_factory):
 
 
 def test_the_command_says_what_it_wrote_and_what_loading_back_showed(checkpoint, tmp_path, capsys):
-    out = tmp_path / "new" / "backbone.pth"
+    out = tmp_path / "backbone.pth"
     assert main([str(checkpoint), str(out), "--format", "torchvision"]) == 0
     text = capsys.readouterr().out
     assert "encoder resnet18" in text and "missing only fc.bias, fc.weight" in text
@@ -33,14 +33,14 @@ def test_failures_name_the_file_and_leave_nothing(checkpoint, tmp_path, capsys):
     torch.save({"head.weight": torch.zeros(2)}, tmp_path / "other.pth")
     out = tmp_path / "backbone.pth"
     for name in ("missing.pth", "broken.pth", "other.pth"):
-        assert main([str(tmp_path / name), str(out)]) == 1
+        assert main([str(tmp_path / name), str(out)]) == 2
         assert name in capsys.readouterr().err and not out.exists()
 
 
 def test_another_file_is_replaced_only_on_demand(checkpoint, tmp_path, capsys):
     out = tmp_path / "backbone.safetensors"
     out.write_bytes(b"somebody's")
-    assert main([str(checkpoint), str(out), "--format", "safetensors"]) == 1
+    assert main([str(checkpoint), str(out), "--format", "safetensors"]) == 2
     assert "--overwrite" in capsys.readouterr().err and out.read_bytes() == b"somebody's"
     assert main([str(checkpoint), str(out), "--format", "safetensors", "--overwrite"]) == 0
 
@@ -58,5 +58,5 @@ def test_the_average_is_exported_where_it_is_asked_for_and_there_is_one(checkpoi
             assert torch.equal(exported[key], expected[f"image_encoder.{key}"])
         assert json.loads(out.with_name(f"{out.name}.json").read_text()).get("weights") == name
     capsys.readouterr()
-    assert main([str(checkpoint), str(tmp_path / "none.pth"), "--ema"]) == 1
-    assert "holds no moving average" in capsys.readouterr().err and not (tmp_path / "none.pth").exists()
+    assert main([str(checkpoint), str(tmp_path / "none.pth"), "--ema"]) == 2
+    assert "does not contain a moving average" in capsys.readouterr().err and not (tmp_path / "none.pth").exists()

@@ -178,8 +178,10 @@ def test_a_checkpoint_cut_off_by_a_kill_never_gets_its_name(whole, pairs, tmp_pa
     process = start(tmp_path, pairs, num_procs=num_procs, interrupt=dict(name="SIGKILL", step=4, rank=0, saving=True),
                     environment={"MAX_RESTARTS": "0"})  # fmt: skip
     assert status_of(process, tmp_path) != 0
-    assert sorted(path.name for path in (tmp_path / "run").glob("iter_*")) == ["iter_2.pth", "iter_4.pth.partial"]
+    assert sorted(path.name for path in (tmp_path / "run").glob("iter_*")) == ["iter_2.pth"]
+    assert len(list((tmp_path / "run").glob(".iter_4.pth.*.tmp"))) == 1
     assert status_of(start(tmp_path, pairs, "--resume", num_procs=num_procs), tmp_path) == 0
+    assert not list((tmp_path / "run").glob(".iter_*"))  # the next run removes what was left
     assert_same(tmp_path, folder)
 
 

@@ -55,5 +55,5 @@ def test_tasks_at_the_same_time_and_one_merge_make_the_store_of_one_job(merge, t
 
 def test_missing_tasks_are_named_and_the_command_fails(merge, tmp_path, capsys):
     (tmp_path / "parts" / "00001-of-00003").mkdir(parents=True)
-    assert merge([str(tmp_path)]) == 1
+    assert merge([str(tmp_path)]) == 2
     assert "of 3 tasks 0,2 not started; 1 not finished. Run again: --array=0-2" in capsys.readouterr().err

@@ -13,7 +13,8 @@ import cv2
 import numpy as np
 import pytest
 
-from cmp.datasets.pair_store import PairStore, lock_store
+from cmp.cli import prepare
+from cmp.datasets.pair_store import PairStore, lock_store, read_manifest
 from cmp.video import write_video
 
 TOOL = Path(__file__).resolve().parents[2] / "tools" / "prepare_flow.py"
@@ -104,7 +105,7 @@ def is_running(pid):
         return False
 
 
-def test_every_video_gets_a_verdict_and_the_last_line_counts_them(main, videos, tmp_path, capsys):
+def test_every_video_gets_a_record_and_the_last_line_counts_them(main, videos, tmp_path, capsys):
     out = tmp_path / "store"
     assert main([str(videos), str(out), *FLAGS]) == 0
     captured = capsys.readouterr()
@@ -112,7 +113,7 @@ def test_every_video_gets_a_verdict_and_the_last_line_counts_them(main, videos, 
         f"13 videos: wrote 11 videos, 33 pairs; skipped 0; failed 2 (unreadable 2); dropped pairs 0; 33 pairs in {out}"
     )
     assert "'cut.mp4': unreadable" in captured.err and "'text.mp4': unreadable" in captured.err
-    lines = PairStore(out).manifest()
+    lines = read_manifest(out)
     assert {line["source"]["path"]: line["status"] for line in lines}["new\nline.mp4"] == "done" and len(lines) == 13
     assert main([str(videos), str(out), *FLAGS, "--strict"]) == 1
     line = capsys.readouterr().out.splitlines()[-1]
@@ -182,34 +183,34 @@ def test_ctrl_c_ends_the_job_with_a_word_on_how_to_go_on(main, videos, tmp_path,
     def interrupted(*args, **kwargs):
         raise KeyboardInterrupt
 
-    monkeypatch.setitem(main.__globals__, "prepare_folder", interrupted)
+    monkeypatch.setattr("data_prep.job.prepare_folder", interrupted)
     assert main([str(videos), str(tmp_path / "store")]) == 130
     assert "run the same command again" in capsys.readouterr().err
 
 
 def test_folders_without_videos_and_a_store_in_use_are_clear_errors(main, videos, undisturbed, tmp_path, capsys):
     (tmp_path / "empty").mkdir()
-    assert main([str(tmp_path / "empty"), str(tmp_path / "s")]) == 1
-    assert "holds no video" in capsys.readouterr().err and not (tmp_path / "s").exists()
-    assert main([str(tmp_path / "absent"), str(tmp_path / "s")]) == 1
+    assert main([str(tmp_path / "empty"), str(tmp_path / "s")]) == 2
+    assert "contains no videos" in capsys.readouterr().err and not (tmp_path / "s").exists()
+    assert main([str(tmp_path / "absent"), str(tmp_path / "s")]) == 2
     assert "absent: no such folder" in capsys.readouterr().err
     with lock_store(undisturbed):
-        assert main([str(videos), str(undisturbed), *FLAGS]) == 1
+        assert main([str(videos), str(undisturbed), *FLAGS]) == 2
     assert "another job" in capsys.readouterr().err
-    assert main([str(videos), str(undisturbed), *FLAGS, "--codec", "float32"]) == 1
+    assert main([str(videos), str(undisturbed), *FLAGS, "--codec", "float32"]) == 2
     assert "codec was 'half16' and is now 'float32'" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("dry", [[], ["--dry-run"]])
 @pytest.mark.parametrize("flags", [["--workers", "0"], ["--stall-seconds", "nan"], ["--deadline-factor", "-1"]])
 def test_senseless_limits_are_refused_before_anything_is_written(main, videos, tmp_path, capsys, flags, dry):
-    assert main([str(videos), str(tmp_path / "s"), *flags, *dry]) == 1
+    assert main([str(videos), str(tmp_path / "s"), *flags, *dry]) == 2
     assert f"got {flags[1]}" in capsys.readouterr().err and not (tmp_path / "s").exists()
 
 
 def test_the_folder_of_the_videos_cannot_be_the_store(main, videos, capsys):
     before = sorted(path.name for path in videos.iterdir())
-    assert main([str(videos), str(videos / "."), *FLAGS]) == 1
+    assert main([str(videos), str(videos / "."), *FLAGS]) == 2
     assert "is the folder of the videos" in capsys.readouterr().err
     assert sorted(path.name for path in videos.iterdir()) == before
 
@@ -280,9 +281,9 @@ def test_typos_and_values_without_sense_are_refused(main, tmp_path, flags):
 @pytest.mark.parametrize(
     "flags, gpus", (([], 0), (["--estimator-device", "cuda"], 1), (["--gpus-per-task", "0.25"], 0.25))
 )
-def test_a_task_on_ray_asks_for_a_whole_gpu_where_flow_is_computed_on_one(tool, flags, gpus):
+def test_a_task_on_ray_asks_for_a_whole_gpu_where_flow_is_computed_on_one(flags, gpus):
     flags = ["videos", "out", "--executor", "ray", "--estimator", "raft-small", *flags]
-    cluster = tool.cluster_of(tool.build_parser().parse_intermixed_args(flags))
+    cluster = prepare.cluster_of(prepare.build_parser("prepare_flow.py").parse_intermixed_args(flags))
     assert (cluster.address, cluster.gpus_per_task) == ("auto", gpus)
 
 
@@ -297,7 +298,7 @@ def test_refilter_takes_no_videos_and_says_what_changed(main, videos, undisturbe
     assert capsys.readouterr().out.splitlines()[-1] == line
     assert main(["--refilter", str(out), "--max-beyond-share", "0.25"]) == 0
     assert contents(out) == contents(undisturbed)
-    assert main(["--refilter", str(tmp_path / "nothing")]) == 1
+    assert main(["--refilter", str(tmp_path / "nothing")]) == 2
     assert "no pair store" in capsys.readouterr().err and not (tmp_path / "nothing").exists()
     with pytest.raises(SystemExit):
         main([str(videos), str(out), "--max-beyond-share", "0.5", "--refilter"])
@@ -312,7 +313,7 @@ def test_a_job_with_other_thresholds_than_a_refiltered_store_has_is_refused(
 ):
     out = shutil.copytree(undisturbed, tmp_path / "store")
     assert main(["--refilter", str(out), "--min-moving-share", "0.02"]) == 0
-    assert main([str(videos), str(out), *FLAGS]) == 1
+    assert main([str(videos), str(out), *FLAGS]) == 2
     assert "thresholds.min_moving_share was 0.02 and is now 0.01" in capsys.readouterr().err
     assert main([str(videos), str(out), *FLAGS, "--min-moving-share", "0.02"]) == 0
 
@@ -331,7 +332,7 @@ def test_real_clips_and_a_real_folder_of_frames_are_all_accounted_for(main, shar
         "6 videos: wrote 5 videos" in line and "skipped 1 (all_still 1)" in line
     )  # a slow zoom, under 1 px at this size
     store = PairStore(tmp_path / "s")
-    sizes = {line["source"]["path"]: line["video"]["stored_size_hw"] for line in store.manifest()}
+    sizes = {line["source"]["path"]: line["video"]["stored_size_hw"] for line in read_manifest(store.path)}
     assert sizes["cotracker_cat.mp4"] == [157, 120] and sizes["bgs_demo.avi"] == [48, 48]
     assert sizes["bmx"] == [120, 216] and sizes["torchcodec_nasa_13013.mp4"] == [120, 213]
     for position in range(len(store)):

@@ -67,5 +67,5 @@ def test_an_empty_folder_is_refused_and_ties_nothing_to_it(tmp_path):
         pytest.skip("the quick start has not run in this checkout: it would install its packages first")
     (tmp_path / "videos").mkdir()
     result = quickstart(tmp_path / "videos", tmp_path / "out")
-    assert result.returncode == 1 and "holds no video" in result.stderr
+    assert result.returncode == 1 and "contains no videos" in result.stderr
     assert not (tmp_path / "out").exists()

@@ -1,16 +1,12 @@
 """The clips that the quick start trains on when no folder is named."""
 
 import importlib.metadata
-import importlib.util
-from pathlib import Path
 
 import pytest
 
 from cmp.video import open_video
-
-spec = importlib.util.spec_from_file_location("sample_clips", Path(__file__).parents[2] / "tools" / "sample_clips.py")
-sample_clips = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(sample_clips)
+from cmp.video.sample_clips import SAMPLE_CLIPS
+from tools import sample_clips
 
 
 def test_the_three_clips_are_put_there_and_can_be_read(tmp_path, capsys):
@@ -21,7 +17,7 @@ def test_the_three_clips_are_put_there_and_can_be_read(tmp_path, capsys):
         assert sample_clips.main([str(tmp_path / "clips")]) == 0
     assert "3 clips" in capsys.readouterr().out
     clips = sorted((tmp_path / "clips").iterdir())
-    assert [clip.name for clip in clips] == list(sample_clips.CLIPS)
+    assert [clip.name for clip in clips] == list(SAMPLE_CLIPS)
     sizes = []
     for clip in clips:
         with open_video(clip) as reader:

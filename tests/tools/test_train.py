@@ -1,4 +1,4 @@
-"""Training as a user starts it, in processes of its own: a runner leaves global state behind."""
+"""Training as a user starts it, in separate processes, because a runner leaves global state behind."""
 
 import json
 import math
@@ -18,16 +18,23 @@ import torchvision
 from mmengine.dataset import default_collate
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from cmp.checkpoints import read_checkpoint
 from cmp.datasets import Crop, PairList, PropagationDataset
-from cmp.engine.checkpoint import load_model
+from cmp.engine import resume
 from cmp.engine.config import read_config
-from cmp.engine.loops import predict_with_controls
-from cmp.engine.metrics import FlowMetric
+from cmp.engine.errors import describe_error
 from cmp.engine.provenance import record_start
+from cmp.engine.restarts import torchrun_started_again
+from cmp.engine.resume import checkpoint_to_resume
 from cmp.engine.run_log import read_run
+from cmp.evaluation.controls import predict_with_controls
+from cmp.evaluation.metrics import FlowMetric
 from cmp.flow import write_flow
+from cmp.folder_lock import hold_folder
+from cmp.weights import read_weight_file
+from tests.tools.script_process import run_script
 from tools.export_backbone import main as export_backbone
-from tools.train import checkpoint_to_resume, in_words, main, torchrun_started_again
+from tools.train import main
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIG = str(ROOT / "configs" / "pretrain" / "cmp_r18_quickstart_1xb16_300.py")
@@ -68,11 +75,14 @@ def pairs(tmp_path_factory):
     return folder / "list.txt"
 
 
-def train(folder, pairs, *arguments, options=(), num_procs=None):
-    """Run the command in a folder; the finished process."""
+def train(folder, pairs, *arguments, options=(), num_procs=None, fresh=False):
+    """Run the command in a folder; the finished process. A fresh one imports the libraries itself."""
     arguments = [CONFIG, "--data", str(pairs), "--work-dir", "run", *arguments, "--cfg-options", *OPTIONS, *options]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "PYTHON": sys.executable}
-    command = [sys.executable, str(ROOT / "tools" / "train.py"), *arguments]
+    script = ROOT / "tools" / "train.py"
+    if not (num_procs or fresh):
+        return run_script(script, arguments, folder=folder, environment=environment)
+    command = [sys.executable, str(script), *arguments]
     if num_procs:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
@@ -88,6 +98,7 @@ def finished(pairs, tmp_path_factory):
     process = train(folder, pairs)
     assert process.returncode == 0, process.stderr[-3000:]
     assert f"trained to step {STEPS} of {STEPS}; checkpoint: " in process.stdout.splitlines()[-1]
+    (folder / "printed.txt").write_text(process.stdout + process.stderr)
     return folder / "run"
 
 
@@ -115,11 +126,45 @@ def test_a_run_logs_every_step_validates_and_draws(finished):
     assert list(finished.glob("*/vis_data/events.out.tfevents.*")) and list(finished.glob("*/*.log"))
 
 
+def test_what_is_printed_before_the_first_step_is_short_and_without_notes_about_other_code(finished):
+    printed = (finished.parent / "printed.txt").read_text()
+    (log,) = finished.glob("*/*.log")
+    for text in (printed, log.read_text()):
+        before, step, _ = text.partition("Iter(train) [1/6]")
+        assert step and len(before.splitlines()) < 60, before
+        assert "whole config, starts.jsonl, checkpoints and log are in" in before
+        assert "deprecated" not in text and "paramwise_options" not in text and "DistSamplerSeedHook" not in text
+
+
+def test_without_data_the_first_line_says_how_to_name_it(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["r18_quickstart", "--steps", "10"]) == 2
+    said = capsys.readouterr()
+    assert said.out == "" and said.err == "train.py: no pair store here: data/pairs; name yours with --data\n"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_device_that_is_not_there_is_refused(pairs, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    for device, said in (("cuda:99", "--device cuda:99: torch sees "), ("tpu", "--device must be cpu, cuda or cuda:N")):
+        assert main(["r18_quickstart", "--data", str(pairs), "--device", device]) == 2
+        assert capsys.readouterr().err.startswith(f"train.py: {said}")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_length_batch_and_seed_change_what_would_run(pairs, capsys):
+    options = ["--steps", "30", "--batch-size", "4", "--seed", "5", "--precision", "bfloat16"]
+    assert main(["r18_quickstart", "--data", str(pairs), *options, "--print-config"]) == 0
+    text = capsys.readouterr().out
+    for part in ("max_iters=30", "T_max=27", "batch_size=4", "lr=0.002", "seed=5", "precision='bfloat16'"):
+        assert part in text, part
+
+
 def test_checkpoints_load_weights_only_and_rebuild_their_network(finished):
     content = torch.load(finished / "iter_6.pth", weights_only=True)
     assert content["meta"]["iter"] == 6 and content["meta"]["cmp"]["encoder"] == "resnet18"
     assert content["optimizer"]["state"]
-    model = load_model(finished / "iter_6.pth")
+    model = read_checkpoint(finished / "iter_6.pth").network()
     assert all(torch.equal(value, content["state_dict"][key]) for key, value in model.state_dict().items())
     assert Path((finished / "last_checkpoint").read_text().strip()).name == "iter_6.pth"
 
@@ -182,18 +227,18 @@ def test_two_processes_share_the_pairs_and_judge_each_held_out_pair_once(pairs, 
     assert sorted(path.name for path in tmp_path.iterdir()) == ["run"]
 
     # 3 held-out pairs were dealt 2 and 1; one process that judges the checkpoint finds the same.
-    model, metric = load_model(tmp_path / "run" / "iter_6.pth"), FlowMetric()
+    model, metric = read_checkpoint(tmp_path / "run" / "iter_6.pth").network(), FlowMetric()
     transforms = [Crop(64, random=False)]
     dataset = PropagationDataset(
-        PairList(pairs), transforms, grid_stride_px=64, nms_kernel=15, part="val", val_share=0.2
+        PairList(pairs), transforms, grid_stride_px=64, nms_kernel=15, part="val", val_share=0.2, other_images=True
     )
     assert len(dataset) == 3
     for i in range(3):
         batch = default_collate([dataset[i]])
         metric.process(batch, predict_with_controls(model, batch))
     alone = metric.evaluate(3)
-    names = [name for name in alone if name != "epe_shuffled_image" and not math.isnan(alone[name])]
-    assert len(names) > 8
+    names = [name for name in alone if not math.isnan(alone[name])]
+    assert len(names) > 8 and "epe_shuffled_image" in names  # which image is the wrong one is a property of the pair
     assert {name: validations[-1][name] for name in names} == pytest.approx({n: alone[n] for n in names}, rel=1e-4)
 
 
@@ -206,10 +251,12 @@ class Interrupt(Hook):
         if runner.iter + 1 == 2:
             os.kill(os.getpid(), signal.SIGTERM)
 """
+INTERRUPT_VALIDATION = INTERRUPT.replace("after_train_iter", "before_val_iter").replace("iter + 1 == 2", "iter == 3")
 
 
-def test_a_run_that_is_told_to_stop_saves_says_75_and_goes_on_exactly(finished, pairs, tmp_path, monkeypatch):
-    (tmp_path / "interrupt.py").write_text(INTERRUPT)
+@pytest.mark.parametrize("name", ("SIGTERM", "SIGINT"))
+def test_a_run_that_is_told_to_stop_saves_says_75_and_goes_on_exactly(finished, pairs, tmp_path, monkeypatch, name):
+    (tmp_path / "interrupt.py").write_text(INTERRUPT.replace("SIGTERM", name))
     read_config(CONFIG).dump(tmp_path / "config.py")
     with open(tmp_path / "config.py", "a") as file:
         file.write("\ncustom_hooks.append(dict(type='interrupt.Interrupt'))\n")
@@ -217,7 +264,7 @@ def test_a_run_that_is_told_to_stop_saves_says_75_and_goes_on_exactly(finished, 
     monkeypatch.setitem(globals(), "CONFIG", str(tmp_path / "config.py"))
     process = train(tmp_path, pairs)
     assert process.returncode == 75, process.stderr[-3000:]
-    assert process.stdout.splitlines()[-1].startswith(f"stopped by SIGTERM at step 2 of {STEPS}; checkpoint: ")
+    assert process.stdout.splitlines()[-1].startswith(f"stopped by {name} at step 2 of {STEPS}; checkpoint: ")
     assert [path.name for path in (tmp_path / "run").glob("iter_*")] == ["iter_2.pth"]
     process = train(tmp_path, pairs, "--resume")
     assert process.returncode == 0, process.stderr[-3000:]
@@ -228,6 +275,49 @@ def test_a_run_that_is_told_to_stop_saves_says_75_and_goes_on_exactly(finished, 
     for part in ("state_dict", "optimizer"):
         torch.testing.assert_close(one[part], other[part], rtol=0, atol=0)
     assert one["param_schedulers"] == other["param_schedulers"]
+
+
+def with_hook(folder, monkeypatch, code):
+    """Let `train` run a config with the hook that a module `interrupt` of this code defines."""
+    (folder / "interrupt.py").write_text(code)
+    read_config(CONFIG).dump(folder / "config.py")
+    with open(folder / "config.py", "a") as file:
+        file.write("\ncustom_hooks.append(dict(type='interrupt.Interrupt'))\n")
+    monkeypatch.setenv("PYTHONPATH", str(folder))
+    monkeypatch.setitem(globals(), "CONFIG", str(folder / "config.py"))
+
+
+def test_ctrl_c_during_a_validation_breaks_it_off_and_saves(pairs, tmp_path, monkeypatch):
+    with_hook(tmp_path, monkeypatch, INTERRUPT_VALIDATION.replace("SIGTERM", "SIGINT"))
+    process = train(tmp_path, pairs)
+    assert process.returncode == 75, process.stderr[-3000:]
+    assert process.stdout.splitlines()[-1].startswith(f"stopped by SIGINT at step 3 of {STEPS}; checkpoint: ")
+    assert "Traceback" not in process.stderr
+    assert [path.name for path in (tmp_path / "run").glob("iter_*")] == ["iter_3.pth"]
+    assert read_run(tmp_path / "run").val == {}
+
+
+def test_a_second_ctrl_c_ends_the_run_at_once(pairs, tmp_path, monkeypatch):
+    twice = "os.kill(os.getpid(), signal.SIGINT); os.kill(os.getpid(), signal.SIGINT)"
+    with_hook(tmp_path, monkeypatch, INTERRUPT.replace("os.kill(os.getpid(), signal.SIGTERM)", twice))
+    process = train(tmp_path, pairs)
+    assert process.returncode == 130
+    assert process.stderr.splitlines()[-1].startswith("train.py: interrupted again: ended at once")
+    assert "Traceback" not in process.stderr and not list((tmp_path / "run").glob("iter_*"))
+
+
+@pytest.mark.parametrize("moment", ("importing", "building"))
+def test_ctrl_c_before_the_first_step_is_one_line_and_130(pairs, tmp_path, monkeypatch, moment):
+    code = "import os, signal; os.kill(os.getpid(), signal.SIGINT)"
+    if moment == "building":
+        with_hook(tmp_path, monkeypatch, code)
+    else:
+        monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+        (tmp_path / "torch.py").write_text(code)
+    process = train(tmp_path, pairs, fresh=moment == "importing")
+    assert process.returncode == 130, process.stderr[-3000:]
+    assert process.stderr.splitlines()[-1].startswith("train.py: interrupted") and "Traceback" not in process.stderr
+    assert not list(tmp_path.glob("run/iter_*")) and not list(tmp_path.glob("run/.*"))
 
 
 @pytest.mark.parametrize("name, moment", (("SIGTERM", "importing"), ("SIGUSR1", "importing"), ("SIGTERM", "building")))
@@ -242,7 +332,7 @@ def test_a_signal_before_the_first_step_says_that_nothing_had_begun_and_75(pairs
         with open(tmp_path / "config.py", "a") as file:
             file.write("\ncustom_hooks.append(dict(type='interrupt.Interrupt'))\n")
         monkeypatch.setitem(globals(), "CONFIG", str(tmp_path / "config.py"))
-    process = train(tmp_path, pairs)
+    process = train(tmp_path, pairs, fresh=moment == "importing")
     assert process.returncode == 75, process.stderr[-3000:]
     assert process.stderr.splitlines()[-1].startswith(f"stopped by {name} before the first step: nothing had begun")
 
@@ -277,6 +367,29 @@ def test_a_folder_with_another_runs_checkpoints_is_refused(finished, pairs, caps
     assert checkpoint_to_resume(None, str(finished), restarted=True) == str(finished / "iter_6.pth")
 
 
+def test_a_work_dir_that_another_run_holds_is_refused_with_its_process(pairs, tmp_path, capsys):
+    run = tmp_path / "run"
+    run.mkdir()
+    arguments = [CONFIG, "--data", str(pairs), "--work-dir", str(run)]
+    with hold_folder(run):
+        assert main(arguments) == 2
+        assert main([*arguments, "--resume"]) == 2
+    refused = f"train.py: {run}: another run writes into this folder (host {os.uname().nodename}, process {os.getpid()}"
+    assert [line.startswith(refused) for line in capsys.readouterr().err.splitlines()] == [True, True]
+    assert list(run.iterdir()) == []
+
+
+def test_a_refused_run_makes_no_folder_and_a_killed_ones_half_checkpoint_is_removed(pairs, tmp_path, capsys):
+    arguments = [CONFIG, "--data", str(pairs), "--work-dir", str(tmp_path / "run"), "--resume"]
+    assert main([*arguments, str(tmp_path / "none.pth")]) == 2
+    assert "none.pth" in capsys.readouterr().err and list(tmp_path.iterdir()) == []
+    (tmp_path / "run").mkdir()
+    for name in ("iter_3.pth.77.partial", "iter_3.pth.partial"):
+        (tmp_path / "run" / name).write_text("half")
+    assert main([*arguments, str(tmp_path / "none.pth")]) == 2
+    assert list((tmp_path / "run").iterdir()) == []
+
+
 def test_a_checkpoint_asked_for_is_refused_where_the_folder_has_a_newer_one(finished, pairs, tmp_path, capsys):
     run = tmp_path / "run"
     shutil.copytree(finished, run)
@@ -291,7 +404,9 @@ def test_a_checkpoint_asked_for_is_refused_where_the_folder_has_a_newer_one(fini
     assert checkpoint_to_resume(first, str(run)) == first
 
 
-def test_a_branch_without_a_checkpoint_of_its_own_goes_on_from_where_it_began(finished, tmp_path, monkeypatch):
+def test_a_branch_without_a_checkpoint_asks_for_the_path_again_and_opens_none_from_its_record(
+    finished, tmp_path, monkeypatch
+):
     run, asked = str(tmp_path / "run"), str(finished / "iter_3.pth")
     assert checkpoint_to_resume("auto", run) is None
     assert checkpoint_to_resume(asked, run, restarted=True) == asked  # torchrun gives the same arguments again
@@ -299,17 +414,35 @@ def test_a_branch_without_a_checkpoint_of_its_own_goes_on_from_where_it_began(fi
     monkeypatch.chdir(finished)
     record_start(run, resumed_from=checkpoint_to_resume("iter_3.pth", run), num_processes=1)
     monkeypatch.chdir(tmp_path)
-    assert checkpoint_to_resume("auto", run) == asked
+    opened = []
+    monkeypatch.setattr(resume, "read_weight_file", lambda path: opened.append(path) or read_weight_file(path))
+    with pytest.raises(ValueError, match=f"no checkpoint yet, and its last start went on from {asked}: give that path"):
+        checkpoint_to_resume("auto", run)
+    assert opened == []
+    assert checkpoint_to_resume(asked, run) == asked
     shutil.copy(finished / "iter_6.pth", run)
     for again in (dict(asked=asked, restarted=True), dict(asked="auto"), dict(asked=None, restarted=True)):
         assert checkpoint_to_resume(work_dir=run, **again) == str(tmp_path / "run" / "iter_6.pth")
     record_start(run, resumed_from=str(tmp_path / "run" / "iter_6.pth"), num_processes=1)
     (tmp_path / "run" / "iter_6.pth").unlink()  # one's own, taken away to begin anew
     assert checkpoint_to_resume("auto", run) is None
-    with open(tmp_path / "run" / "starts.jsonl", "a") as file:
-        file.write("{cut o")
-    with pytest.raises(ValueError, match="starts.jsonl does not say"):
-        checkpoint_to_resume("auto", run)
+    for line in ("{cut o", '{"resumed_from": 5}', "[" * 100_000, "[]"):
+        (tmp_path / "run" / "starts.jsonl").write_text(line + "\n")
+        with pytest.raises(ValueError, match="starts.jsonl does not name"):
+            checkpoint_to_resume("auto", run)
+
+
+def test_the_last_checkpoint_of_a_folder_is_in_it_whatever_its_file_says(tmp_path):
+    run, elsewhere = tmp_path / "run", tmp_path / "iter_9.pth"
+    run.mkdir()
+    assert resume.last_checkpoint(run) is None
+    (run / "last_checkpoint").write_text(f"{elsewhere}\n")
+    for name in (str(elsewhere), "iter_9.pth", "/moved/from/iter_9.pth", "D:\\run\\iter_9.pth"):
+        (run / "last_checkpoint").write_text(name)
+        assert resume.last_checkpoint(run) == run / "iter_9.pth"
+    for odd in (b"", b"..", b"\xff\xfe", b"/", b"a\0b"):
+        (run / "last_checkpoint").write_bytes(odd)
+        assert resume.last_checkpoint(run) is None
 
 
 def test_a_machines_first_process_knows_that_torchrun_started_it_before(tmp_path, monkeypatch):
@@ -343,17 +476,40 @@ def test_batch_norm_over_all_processes_needs_processes_and_says_so(pairs, tmp_pa
     assert "start it by tools/dist_train.sh" in capsys.readouterr().err.splitlines()[-1]
 
 
-def test_what_cannot_start_is_named_and_exits_with_2(tmp_path, capsys):
+def test_the_config_that_would_run_is_printed_without_looking_at_the_data(tmp_path, capsys):
+    mine = tmp_path / "mine.py"
+    mine.write_text(
+        "from mmengine.config import read_base\n\nwith read_base():\n"
+        "    from configs.pretrain.cmp_r18_quickstart_1xb16_300 import *\n\ntrain_cfg.update(max_iters=7)\n"
+    )
+    arguments = [str(mine), "--data", "no/store", "other", "--work-dir", str(tmp_path / "run"), "--print-config"]
+    assert main([*arguments, "--cfg-options", "train_cfg.accumulate_batches=3", "model.decoder.width=32"]) == 0
+    (tmp_path / "printed.py").write_text(printed := capsys.readouterr().out)
+    config = read_config(tmp_path / "printed.py")
+    assert config.train_cfg == dict(
+        type="cmp.engine.loops.ResumableTrainLoop", max_iters=7, val_interval=300, accumulate_batches=3
+    )
+    assert config.model.decoder.width == 32
+    paths = [config[f"{part}_dataloader"].dataset.source.paths for part in ("train", "val")]
+    assert paths == [["no/store", "other"]] * 2 and config.work_dir == str(tmp_path / "run")
+    assert main([str(tmp_path / "printed.py"), "--work-dir", str(tmp_path / "run"), "--print-config"]) == 0
+    assert capsys.readouterr().out == printed and not (tmp_path / "run").exists()
+
+
+def test_what_cannot_start_is_named_and_exits_with_2(pairs, tmp_path, capsys):
     syntax, part = tmp_path / "syntax.py", tmp_path / "part.py"
     syntax.write_text("model = dict(\n")
     part.write_text("train_cfg = dict(max_iters=3)\n")
     for arguments, message in (
         ([CONFIG, "--cfg-options", "train_dataloader.batchsize=4"], "did you mean 'batch_size'?"),
         ([str(tmp_path / "none.py")], f"no such config: {tmp_path / 'none.py'}"),
-        ([CONFIG, "--resume", str(tmp_path / "none.pth")], f"no such file: {tmp_path / 'none.pth'}"),
+        (
+            [CONFIG, "--data", str(pairs), "--resume", str(tmp_path / "none.pth")],
+            f"no such file: {tmp_path / 'none.pth'}",
+        ),
         ([DIGITS, "--data", str(tmp_path / "mnist")], f"--data: {tmp_path / 'mnist'}: no such file or folder"),
-        ([str(syntax)], f"{syntax} is no config: SyntaxError: '(' was never closed"),
-        ([str(part)], f"{part} is no training config: it has no model, train_dataloader, optim_wrapper"),
+        ([str(syntax)], f"{syntax}: cannot be read as a config: SyntaxError: '(' was never closed"),
+        ([str(part)], f"{part}: not a training config: model, train_dataloader, optim_wrapper missing"),
         ([CONFIG, "--cfg-options", "train_cfg.val_interval=0"], "train_cfg.val_interval must be a whole number"),
     ):
         assert main(arguments) == 2
@@ -376,18 +532,21 @@ def test_what_cannot_be_built_is_named_in_the_last_line(pairs, tmp_path):
     assert line.startswith("train.py: KeyError: ") and "Foo is not in" in line and "Traceback" not in process.stderr
 
 
-@pytest.mark.parametrize("error, noted", ((FloatingPointError("not finite"), "2"), (OSError("disk"), "")))
-def test_only_what_no_restart_would_change_is_noted_for_torchrun(pairs, tmp_path, monkeypatch, error, noted):
+@pytest.mark.parametrize(
+    "error, status, noted",
+    ((FloatingPointError("not finite"), 1, "1"), (OSError("disk"), 1, ""), (ValueError("a bad shard"), 2, "")),
+)
+def test_only_what_no_restart_would_change_is_noted_for_torchrun(pairs, tmp_path, monkeypatch, error, status, noted):
     def fail():
         raise error
 
     runner = SimpleNamespace(rank=1, world_size=1, train=fail)
-    monkeypatch.setattr("tools.train.PairRunner", SimpleNamespace(from_cfg=lambda config: runner))
-    status = tmp_path / "status"
-    status.touch()
-    monkeypatch.setenv("CMP_STATUS_FILE", str(status))
-    assert main([CONFIG, "--data", str(pairs), "--work-dir", str(tmp_path / "run")]) == 2
-    assert status.read_text() == noted
+    monkeypatch.setattr("cmp.engine.run.ResumableRunner", SimpleNamespace(from_cfg=lambda config: runner))
+    file = tmp_path / "status"
+    file.touch()
+    monkeypatch.setenv("CMP_STATUS_FILE", str(file))
+    assert main([CONFIG, "--data", str(pairs), "--work-dir", str(tmp_path / "run")]) == status
+    assert file.read_text() == noted
 
 
 class Damaged(torch.utils.data.Dataset):
@@ -401,7 +560,7 @@ class Damaged(torch.utils.data.Dataset):
 def test_of_an_error_in_a_loaders_worker_its_own_last_line_is_said():
     with pytest.raises(ValueError) as error:
         list(torch.utils.data.DataLoader(Damaged(), num_workers=1))
-    assert "Traceback" in str(error.value) and in_words(error.value) == "ValueError: shards/v3.tar is cut off"
+    assert "Traceback" in str(error.value) and describe_error(error.value) == "ValueError: shards/v3.tar is cut off"
 
 
 def test_missing_pairs_are_named(tmp_path):

@@ -8,8 +8,7 @@ import cv2
 import numpy as np
 import pytest
 
-from cmp.datasets.pair_store import PairStore, read_records
-from cmp.datasets.store_check import check_store
+from cmp.datasets.pair_store import PairStore, check_store, read_records
 from cmp.video import write_video
 from data_prep.job import prepare_folder
 from data_prep.settings import PrepareSettings

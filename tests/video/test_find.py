@@ -4,8 +4,9 @@ import os
 import re
 
 import pytest
+from PIL import Image
 
-from cmp.video.find import VideoSource, find_videos, fingerprint
+from cmp.video.find import VIDEO_SUFFIXES, VideoSource, find_videos, fingerprint, nothing_found
 
 
 def touch(path, data=b"x"):
@@ -23,6 +24,31 @@ def test_videos_and_folders_of_frames_are_found_below_and_other_files_ignored(tm
     assert found == [*files, ("frames", "frames"), ("mixed/v.mov", "file")]
     assert find_videos(tmp_path / "frames") == [VideoSource(".", "frames")]
     assert find_videos(tmp_path / "single") == []
+
+
+def test_animated_gifs_are_videos_and_still_ones_hide_no_frames(tmp_path):
+    images = [Image.new("RGB", (8, 6), color) for color in ("red", "blue")]
+    for folder in ("still", "moving", "broken"):
+        for number in range(2):
+            touch(tmp_path / folder / f"{number}.webp")
+    images[0].save(tmp_path / "still" / "logo.gif")
+    images[0].save(tmp_path / "moving" / "a.GIF", save_all=True, append_images=images[1:])
+    touch(tmp_path / "broken" / "b.gif")
+    found = [(source.path, source.kind) for source in find_videos(tmp_path)]
+    assert found == [("broken/b.gif", "file"), ("moving/a.GIF", "file"), ("still", "frames")]
+
+
+@pytest.mark.parametrize("suffix", ["webp", "bmp", "tif", "tiff", "ppm", "pgm"])
+def test_two_images_of_any_format_make_a_folder_of_frames(tmp_path, suffix):
+    for number in range(2):
+        touch(tmp_path / "f" / f"{number}.{suffix}")
+    assert find_videos(tmp_path) == [VideoSource("f", "frames")]
+
+
+def test_the_message_for_nothing_found_lists_all_endings():
+    message = nothing_found("here")
+    assert message.startswith("here: contains no videos;")
+    assert all(f"{suffix}" in message for suffix in (*VIDEO_SUFFIXES, ".jpg", ".webp", ".ppm"))
 
 
 def test_the_store_inside_the_folder_and_links_in_circles_are_not_entered(tmp_path):

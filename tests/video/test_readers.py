@@ -3,24 +3,43 @@
 import dataclasses
 import os
 import struct
+import sys
 from contextlib import contextmanager
 from fractions import Fraction
 
 import av
 import cv2
+import decord
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from cmp.video import open_video, readers, write_video
 from cmp.video.probe import probe_file
 from cmp.video.readers import natural_key
+from data_prep.settings import PrepareSettings
 
 HEIGHT, WIDTH = 48, 96
 
 
+def why_not(backend):
+    """Why a reader cannot be used here; an empty text if it can."""
+    try:
+        readers.check_backend(backend)
+    except ValueError as error:
+        return str(error)
+    return ""
+
+
+TORCHCODEC = pytest.param(
+    "torchcodec", marks=pytest.mark.skipif(bool(why_not("torchcodec")), reason=why_not("torchcodec"))
+)
+needs_torchcodec = TORCHCODEC.marks[0]
+
+
 def numbered_frames(count, height=HEIGHT, width=WIDTH):
-    """Frames that tell their number by a bright column, in four quarters of different colour."""
+    """Frames that tell their number by a bright column, in four quarters of different colors."""
     for number in range(count):
         frame = np.zeros((height, width, 3), np.uint8)
         frame[: height // 2, : width // 2, 0] = 200
@@ -43,7 +62,7 @@ def read(path, indices, backend="auto"):
         return frames, reader
 
 
-@pytest.mark.parametrize("backend", ["decord", "pyav", "auto"])
+@pytest.mark.parametrize("backend", ["decord", "pyav", "auto", TORCHCODEC])
 def test_a_frame_read_by_its_position_is_the_frame_that_was_written_there(clip, backend):
     wanted = [0, 1, 7, 8, 20, 39]
     frames, reader = read(clip, wanted, backend)
@@ -84,6 +103,74 @@ def test_frames_of_a_folder_that_are_broken_or_of_another_size_are_left_out_and_
     assert [frame.index for frame in found] == [0, 3] and "1.png" in reader.problem
 
 
+def test_the_most_common_size_of_a_folder_wins_and_the_odd_files_are_named(tmp_path):
+    frames = list(numbered_frames(9))
+    for number, frame in enumerate(frames):
+        Image.fromarray(frame).save(tmp_path / f"f{number}.png")
+    Image.fromarray(np.zeros((30, 20, 3), np.uint8)).save(tmp_path / "cover.jpg")  # sorts first
+    Image.fromarray(np.zeros((30, 20, 3), np.uint8)).save(tmp_path / "z.png")
+    Image.fromarray(np.zeros((10, 20, 3), np.uint8)).save(tmp_path / "f4.png")
+    (tmp_path / "a.png").write_bytes(b"text")
+    found, reader = read(tmp_path, range(9))
+    assert reader.size_hw == (HEIGHT, WIDTH) and reader.num_frames == 9
+    assert [frame.index for frame in found] == [0, 1, 2, 3, 5, 6, 7, 8]  # the times of those after f4 stay right
+    assert all((frame.image == frames[frame.index]).all() for frame in found)
+    for name in ("cover.jpg is (30, 20) instead of (48, 96)", "a.png cannot be read", "z.png is", "f4.png is (10, 20)"):
+        assert name in reader.problem
+    assert str(tmp_path) not in reader.problem
+    for number in range(3):
+        (tmp_path / f"f{number}.png").write_bytes(b"text")
+    assert read(tmp_path, range(6))[1].num_frames == 6
+    for path in tmp_path.iterdir():
+        path.write_bytes(b"text")
+    with pytest.raises(ValueError, match="none of its frames can be read; a.png cannot be read as an image"):
+        open_video(tmp_path)
+
+
+@pytest.mark.parametrize("suffix", [".webp", ".bmp", ".tif", ".tiff", ".ppm", ".PNG", ".jpeg"])
+def test_frames_of_every_image_format_are_read(tmp_path, suffix):
+    for number, frame in enumerate(numbered_frames(3)):
+        options = {"lossless": True} if suffix == ".webp" else {}
+        Image.fromarray(frame).save(tmp_path / f"{number}{suffix}", **options)
+    found, reader = read(tmp_path, range(3))
+    assert reader.backend == "frames" and reader.problem is None
+    for frame, written in zip(found, numbered_frames(3), strict=True):
+        assert np.abs(frame.image.astype(int) - written).mean() < (8 if suffix == ".jpeg" else 1e-9)
+
+
+def test_frames_of_16_bits_are_all_scaled_alike(tmp_path):
+    for number, peak in enumerate((300, 3000, 900)):
+        values = np.full((6, 8), peak, np.uint16)
+        Image.fromarray(values).save(tmp_path / f"{number}.png")
+    found, _ = read(tmp_path, range(3))
+    assert [int(frame.image[0, 0, 0]) for frame in found] == [19, 187, 56]  # of 4095: 18.68, 186.81, 56.04
+
+
+def test_a_frame_beyond_the_bounds_is_refused_before_it_is_decoded(tmp_path, monkeypatch):
+    for number in range(2):
+        Image.new("1", (8192, 8193)).save(tmp_path / f"{number}.png")
+    monkeypatch.setattr(Image.Image, "load", lambda self: pytest.fail("decoded"))
+    with pytest.raises(ValueError, match="0.png .*must have at most 67108864 pixels, got 8193 x 8192"):
+        open_video(tmp_path)
+    for number in range(2):
+        with open(tmp_path / f"{number}.png", "wb") as file:
+            file.truncate((256 << 20) + 1)
+    with pytest.raises(ValueError, match="0.png .*at most 256 MiB are taken"):
+        open_video(tmp_path)
+
+
+def test_only_the_digits_0_to_9_are_numbers_in_names(tmp_path):
+    names = ["²1.png", "٣2.png", "f1.png", "f10.png", "f9.png", "new\nline.png", "x" * 246 + ".png",
+             os.fsdecode(b"\xff1.png"), "①.png", "১.png"]  # fmt: skip
+    for name in names:
+        Image.fromarray(np.zeros((6, 8, 3), np.uint8)).save(os.path.join(tmp_path, "tmp.png"))
+        os.rename(os.path.join(tmp_path, "tmp.png"), os.path.join(tmp_path, name))
+    found, reader = read(tmp_path, range(len(names)))
+    assert reader.problem is None and len(found) == len(names)
+    order = readers.list_frames(tmp_path)
+    assert sorted(order) == sorted(names) and order.index("f9.png") < order.index("f10.png")
+
+
 def turned(path, target, degrees):
     """Copy an MP4 with the display matrix of its track set to a clockwise turn."""
     data = bytearray(path.read_bytes())
@@ -95,13 +182,73 @@ def turned(path, target, degrees):
 
 
 @pytest.mark.parametrize("degrees", [90, 180, 270])
-@pytest.mark.parametrize("backend", ["auto", "pyav"])
+@pytest.mark.parametrize("backend", ["auto", "pyav", TORCHCODEC])
 def test_a_clip_stored_rotated_comes_out_upright(clip, tmp_path, degrees, backend):
     frames, reader = read(turned(clip, tmp_path / "turned.mp4", degrees), [3, 5], backend)
-    plain, _ = read(clip, [3, 5], "pyav")
+    plain, _ = read(clip, [3, 5], "torchcodec" if backend == "torchcodec" else "pyav")
     for frame, before in zip(frames, plain):
         assert (frame.image == np.rot90(before.image, -degrees // 90)).all()
     assert reader.size_hw == frames[0].image.shape[:2]
+
+
+# Of [[1, 2, 3], [4, 5, 6]], by where the matrix a b c d puts a point: (x, y) to (a x + c y, b x + d y).
+SHOWN = {
+    (1, 0, 0, 1): [[1, 2, 3], [4, 5, 6]],
+    (-1, 0, 0, 1): [[3, 2, 1], [6, 5, 4]],  # hflip: a front camera
+    (-1, 0, 0, -1): [[6, 5, 4], [3, 2, 1]],
+    (1, 0, 0, -1): [[4, 5, 6], [1, 2, 3]],  # vflip
+    (0, 1, 1, 0): [[1, 4], [2, 5], [3, 6]],  # transpose
+    (0, 1, -1, 0): [[4, 1], [5, 2], [6, 3]],  # a quarter clockwise
+    (0, -1, -1, 0): [[6, 3], [5, 2], [4, 1]],  # the other transpose
+    (0, -1, 1, 0): [[3, 6], [2, 5], [1, 4]],
+}
+
+
+@pytest.mark.parametrize("matrix", SHOWN)
+@pytest.mark.parametrize("suffix", [".mp4", ".mov"])
+@pytest.mark.parametrize("backend", ["auto", "pyav", "decord", TORCHCODEC])
+def test_all_eight_display_matrices_are_applied_as_players_do(tmp_path, matrix, suffix, backend):
+    stored = np.kron(40 * np.uint8([[1, 2, 3], [4, 5, 6]]), np.ones((24, 32), np.uint8))
+    encode_as(tmp_path / f"v{suffix}", "libx264", {"crf": "4"}, [np.repeat(stored[..., None], 3, 2)] * 6)
+    data = bytearray((tmp_path / f"v{suffix}").read_bytes())
+    a, b, c, d = (value << 16 for value in matrix)
+    start = data.index(b"tkhd") + 44
+    data[start : start + 36] = struct.pack(">9i", a, b, 0, c, d, 0, 0, 0, 1 << 30)
+    (tmp_path / f"v{suffix}").write_bytes(data)
+    if backend == "decord" and matrix[0] == 0:
+        with pytest.raises(ValueError, match="turned by a quarter, which decord cannot; use the reader pyav"):
+            open_video(tmp_path / f"v{suffix}", backend)
+        return
+    frames, reader = read(tmp_path / f"v{suffix}", [2, 4], backend)
+    for frame in frames:
+        height, width = (24, 32) if matrix[0] else (32, 24)  # of a cell
+        cells = frame.image[height // 2 :: height, width // 2 :: width].mean(axis=2)
+        assert np.rint(cells / 40).astype(int).tolist() == SHOWN[matrix]
+        assert reader.size_hw == frame.image.shape[:2] and frame.image.flags.c_contiguous
+
+
+@pytest.mark.parametrize("matrix, orientation", [((0, 0, 0, 0), 1), ((1, 0, 1, 0), 1), ((0.9, 0.3, -0.3, 0.9), 1),
+                                                 ((-0.3, 0.9, 0.9, 0.3), 5), ((-2, 0, 0, 2), 2)])  # fmt: skip
+def test_other_matrices_go_to_the_nearest_of_the_eight(clip, tmp_path, matrix, orientation):
+    data = bytearray(clip.read_bytes())
+    a, b, c, d = (round(65536 * value) for value in matrix)
+    start = data.index(b"tkhd") + 44
+    data[start : start + 36] = struct.pack(">9i", a, b, 0, c, d, 0, 0, 0, 1 << 30)
+    (tmp_path / "v.mp4").write_bytes(data)
+    assert probe_file(tmp_path / "v.mp4").orientation == orientation
+
+
+def test_a_folder_of_frames_is_shown_by_its_exif_orientation(tmp_path):
+    stored = np.kron(40 * np.uint8([[1, 2, 3], [4, 5, 6]]), np.ones((16, 16), np.uint8))
+    exif = Image.Exif()
+    for orientation, expected in zip((1, 2, 3, 4, 5, 6, 7, 8), SHOWN.values()):
+        exif[0x0112] = orientation
+        for number in range(2):
+            Image.fromarray(stored).save(tmp_path / f"{number}.jpg", exif=exif)
+        frames, reader = read(tmp_path, [0, 1])
+        for frame in frames:
+            assert np.rint(frame.image[8::16, 8::16, 1] / 40).astype(int).tolist() == expected
+            assert reader.size_hw == frame.image.shape[:2]
 
 
 def test_a_clip_cut_short_gives_its_first_frames_and_a_problem(tmp_path):
@@ -172,20 +319,70 @@ def test_frames_that_a_decoder_made_up_are_left_out_and_named(tmp_path, suffix, 
 
 
 @pytest.mark.parametrize("content", [b"", b"this is text, not a video\n" * 50, bytes(4096)])
-def test_a_file_that_is_no_video_is_refused_by_name(tmp_path, content):
+def test_a_file_that_is_not_a_video_is_refused_by_name(tmp_path, content):
     path = tmp_path / "broken.mp4"
     path.write_bytes(content)
-    for backend in ("auto", "decord", "pyav"):
+    for backend in ("auto", "decord", "pyav", *([] if why_not("torchcodec") else ["torchcodec"])):
         with pytest.raises(ValueError, match="broken.mp4"):
             open_video(path, backend)
 
 
-def test_decord_refuses_a_file_too_long_for_its_memory(clip, monkeypatch):
-    monkeypatch.setattr(readers, "_DECORD_BYTES", 40 * HEIGHT * WIDTH * 3 - 1)
-    with pytest.raises(ValueError, match="too long for decord"):
-        open_video(clip, "decord")
-    monkeypatch.setattr(readers, "_DECORD_BYTES", 40 * HEIGHT * WIDTH * 3)
-    assert len(read(clip, [0, 20], "decord")[0]) == 2
+def test_torchcodec_is_refused_in_one_line_where_it_cannot_be_used(clip, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torchcodec", None)
+    monkeypatch.setitem(sys.modules, "torchcodec.decoders", None)
+    for backend in ("torchcodec", "torchcodec-cuda"):
+        with pytest.raises(ValueError, match=f"^reader {backend}: .*pip install 'cmp-motion.torchcodec.'$"):
+            open_video(clip, backend)
+        with pytest.raises(ValueError, match=f"^reader {backend}: "):
+            PrepareSettings(reader=backend)  # before any video is opened
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+@needs_torchcodec
+def test_the_gpu_decoder_is_refused_where_there_is_no_gpu(clip):
+    with pytest.raises(ValueError, match="torchcodec-cuda: needs a CUDA GPU"):
+        open_video(clip, "torchcodec-cuda")
+
+
+@needs_torchcodec
+def test_torchcodec_refuses_a_file_that_is_broken_off(clip, tmp_path):
+    encoded(tmp_path / "whole.mkv", range(0, 2400, 40), "matroska")
+    data = (tmp_path / "whole.mkv").read_bytes()
+    (tmp_path / "cut.mkv").write_bytes(data[: len(data) // 2])
+    with pytest.raises(ValueError, match="cut.mkv: .*torchcodec does not report damage, use the reader pyav"):
+        open_video(tmp_path / "cut.mkv", "torchcodec")
+
+
+@needs_torchcodec
+def test_torchcodec_jumps_to_the_frames_that_decoding_in_order_gives(clip, tmp_path):
+    name = os.fsdecode(b"\xff.mp4")  # no text: it is read through an open file
+    (tmp_path / name).write_bytes(clip.read_bytes())
+    in_order, _ = read(tmp_path / name, range(40), "torchcodec")
+    some, reader = read(tmp_path / name, [5, 23, 39], "torchcodec")
+    assert reader.backend == "torchcodec" and all((f.image == in_order[f.index].image).all() for f in some)
+
+
+@needs_torchcodec
+def test_a_frame_with_another_time_than_the_containers_ends_the_reading(clip):
+    with open_video(clip, "torchcodec") as reader:
+        reader.times_s = reader.times_s + np.where(np.arange(40) >= 8, 0.2, 0)
+        assert [frame.index for frame in reader.read([0, 7, 9])] == [0, 7]
+        assert "time of frame 9" in reader.problem
+
+
+def test_decord_reads_a_long_file_in_ranges_and_opens_it_anew_for_each(clip, monkeypatch):
+    monkeypatch.setattr(readers, "_DECORD_BYTES", 10 * HEIGHT * WIDTH * 3)  # ten frames
+    monkeypatch.setattr(readers, "_BATCH_BYTES", 2 * HEIGHT * WIDTH * 3)
+    opened = []
+    whole = decord.VideoReader
+    monkeypatch.setattr(decord, "VideoReader", lambda *args, **kwargs: opened.append(args) or whole(*args, **kwargs))
+    frames, reader = read(clip, range(40), "decord")
+    assert [frame.index for frame in frames] == list(range(40)) and reader.problem is None
+    assert len(opened) == 4  # 0 .. 9, 10 .. 19, 20 .. 29, 30 .. 39
+    assert all((a.image == b.image).all() for a, b in zip(frames, read(clip, range(40), "pyav")[0]))
+    opened.clear()
+    some, _ = read(clip, [3, 4, 25, 39], "decord")
+    assert len(opened) == 2 and all((frame.image == frames[frame.index].image).all() for frame in some)
 
 
 def test_a_stream_whose_parameters_change_on_the_way_is_read_rightly(tmp_path):
@@ -211,7 +408,7 @@ def test_a_stream_whose_parameters_change_on_the_way_is_read_rightly(tmp_path):
             target.mux(copy)
     by_auto, reader = read(tmp_path / "both.mp4", [0, 28, 38, 41])
     assert reader.backend == "pyav" and reader.problem is None
-    for frame in by_auto:  # decord's are 77 grey levels off from frame 28 on
+    for frame in by_auto:  # decord's are 77 gray levels off from frame 28 on
         distances = [np.abs(frame.image.astype(int) - other).mean() for other in frames]
         assert int(np.argmin(distances)) == frame.index and min(distances) < 25
 
@@ -238,13 +435,13 @@ def encoded(path, stamps, container="mp4", codec="libx264", time_base=Fraction(1
         ("v.ts", "mpegts", "libx264"),
     ],
 )
-@pytest.mark.parametrize("backend", ["auto", "pyav", "decord"])
+@pytest.mark.parametrize("backend", ["auto", "pyav", "decord", TORCHCODEC])
 def test_frames_at_a_varying_rate_come_with_the_times_they_are_shown_at(tmp_path, name, container, codec, backend):
     stamps = 40 + np.cumsum(np.random.default_rng(0).integers(8, 300, 20))
     stamps -= stamps % 10
     encoded(tmp_path / name, stamps.tolist(), container, codec)
-    if backend == "decord" and container == "mpegts":
-        with pytest.raises(ValueError, match="decord"):
+    if backend in ("decord", "torchcodec") and container == "mpegts":
+        with pytest.raises(ValueError, match=backend):
             read(tmp_path / name, [0], backend)
         return
     frames, reader = read(tmp_path / name, range(20), backend)
@@ -301,7 +498,7 @@ def test_a_list_of_other_files_is_not_a_video(tmp_path, content):
             open_video(tmp_path / name)
 
 
-def test_pictures_beyond_any_sense_are_refused_before_they_fill_the_memory(clip, monkeypatch):
+def test_frames_of_an_absurd_size_are_refused_before_they_fill_the_memory(clip, monkeypatch):
     monkeypatch.setattr("cmp.video.probe._MAX_PIXELS", 2 * HEIGHT * WIDTH)
     assert len(read(clip, [0, 5])[0]) == 2
     monkeypatch.setattr("cmp.video.probe._MAX_PIXELS", HEIGHT * WIDTH - 1)
@@ -309,10 +506,39 @@ def test_pictures_beyond_any_sense_are_refused_before_they_fill_the_memory(clip,
         open_video(clip)
 
 
+def test_a_file_of_more_frames_than_the_bound_is_refused_on_the_way(clip, monkeypatch):
+    monkeypatch.setattr("cmp.video.probe.MAX_FRAMES", 40)
+    assert len(read(clip, [0, 39])[0]) == 2
+    monkeypatch.setattr("cmp.video.probe.MAX_FRAMES", 39)
+    with pytest.raises(ValueError, match="clip ü.mp4: has more than 39 frames"):
+        open_video(clip)
+
+
+def test_animated_gifs_and_pngs_are_read(tmp_path):
+    frames = list(numbered_frames(6))
+    images = [Image.fromarray(frame) for frame in frames]
+    for name in ("v.gif", "v.apng"):
+        kind = {"v.gif": "GIF", "v.apng": "PNG"}[name]
+        images[0].save(tmp_path / name, kind, save_all=True, append_images=images[1:], duration=40)
+        found, reader = read(tmp_path / name, [0, 2, 5])
+        assert reader.num_frames == 6 and reader.problem is None and [f.time_s for f in found] == [0, 0.08, 0.2]
+        assert all(np.abs(frame.image.astype(int) - frames[frame.index]).mean() < 3 for frame in found)
+
+
 def test_a_pipe_is_refused_without_waiting_for_a_writer(tmp_path):
     os.mkfifo(tmp_path / "pipe.mp4")
     with pytest.raises(ValueError, match="a pipe, a device"):
         open_video(tmp_path / "pipe.mp4")
+
+
+def test_links_that_lead_nowhere_and_pipes_among_frames_are_left_out(tmp_path):
+    for i in range(3):
+        cv2.imwrite(str(tmp_path / f"{i}.png"), np.full((20, 30, 3), 40 * i, np.uint8))
+    (tmp_path / "itself.png").symlink_to("itself.png")
+    (tmp_path / "gone.png").symlink_to("nothing.png")
+    os.mkfifo(tmp_path / "pipe.png")
+    found, reader = read(tmp_path, [0, 1, 2])
+    assert reader.num_frames == 3 and [int(frame.image[0, 0, 0]) for frame in found] == [0, 40, 80]
 
 
 def test_a_file_is_decoded_on_one_thread(clip, monkeypatch):
@@ -446,14 +672,14 @@ def test_no_jump_is_made_where_it_would_give_other_frames_or_lead_elsewhere(tmp_
     assert [f.index for f in again] == wanted and all((a.image == b.image).all() for a, b in zip(straight, again))
 
 
-def test_long_work_without_a_frame_to_show_is_told(tmp_path):
+def test_long_work_without_a_frame_is_reported(tmp_path):
     write_video(tmp_path / "long.mp4", numbered_frames(200), 25)
-    told = []
-    with open_video(tmp_path / "long.mp4", "pyav", on_work=lambda: told.append("walk")) as reader:
-        assert told
-        told.clear()
+    reported = []
+    with open_video(tmp_path / "long.mp4", "pyav", on_work=lambda: reported.append("walk")) as reader:
+        assert reported
+        reported.clear()
         assert [frame.index for frame in reader.read([0, 199])] == [0, 199]
-        assert len(told) >= 4
+        assert len(reported) >= 4
 
 
 def test_wrong_calls_are_refused(clip, tmp_path):

@@ -20,16 +20,26 @@ import argparse
 import sys
 from pathlib import Path
 
+from cmp.interrupts import exit_at_interrupt, run_command
+
+if __name__ == "__main__":
+    exit_at_interrupt()  # the imports below take seconds
+
 import cv2
 import numpy as np
 import torch
 from tqdm import tqdm
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # the checkout's own packages, installed or not
-
-from cmp.inference import MotionPropagator, load_propagator, resize_tracks, segment_from_clicks
+from cmp import images
+from cmp.datasets.list_file import ListFile
+from cmp.evaluation.segments import corners_off
+from cmp.evaluation.segments import grabcut_from_clicks as grabcut
+from cmp.files import write_file
+from cmp.inference import MotionPropagator, load_propagator, segment_from_clicks
 from cmp.inference.annotate import draw_mask
 from cmp.inference.inputs import read_image
+from cmp.masks import deepest_point, distance_to
+from cmp.masks import mask_iou as iou
 from cmp.models import CMP
 
 RADII = (0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5)  # of the short side
@@ -37,14 +47,12 @@ Picture = tuple[np.ndarray, np.ndarray]  # (H, W, 3) uint8, (H, W) bool
 
 
 def read_label(path: Path) -> np.ndarray:
-    label = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
-    if label is None:
-        raise ValueError(f"{path}: missing, or no image")
-    return label > 0
+    return images.read_label(path) > 0
 
 
 def read_ccp(folder: Path, split: str, step: int) -> list[Picture]:
-    names = (folder / f"{split}.txt").read_text().split()[::step]
+    lines = ListFile(folder / f"{split}.txt")
+    names = [lines.words(index)[0] for index in range(0, len(lines), step)]
     return [(read_image(folder / f"images/{name}.jpg"), read_label(folder / f"labels/{name}.png")) for name in names]
 
 
@@ -62,46 +70,7 @@ def read_sets(root: Path) -> dict[str, list[Picture]]:
 
 def click_of(mask: np.ndarray) -> np.ndarray:
     """(1, 2) px (x, y): the pixel of the mask's largest part that is farthest from its border."""
-    _, parts, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8))
-    largest = parts == 1 + stats[1:, cv2.CC_STAT_AREA].argmax()
-    depth = cv2.distanceTransform(np.pad(largest.astype(np.uint8), 1), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)[1:-1, 1:-1]
-    y, x = np.unravel_index(depth.argmax(), depth.shape)
-    return np.array([[x, y]])
-
-
-def corners_off(mask: np.ndarray) -> np.ndarray:
-    height, width = mask.shape
-    corners = np.array([[0, 0], [width - 1, 0], [0, height - 1], [width - 1, height - 1]])
-    return corners[~mask[corners[:, 1], corners[:, 0]]]
-
-
-def distance_to(points_xy: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
-    """(H, W) px to the nearest point; infinite without points."""
-    y, x = np.mgrid[: shape[0], : shape[1]]
-    distances = [np.hypot(x - px, y - py) for px, py in points_xy]
-    return np.min(distances, axis=0) if distances else np.full(shape, np.inf)
-
-
-def grabcut(
-    image: np.ndarray, clicks: np.ndarray, negative: np.ndarray, short_side_px: int | None = None
-) -> np.ndarray:
-    full, ratio = image.shape[:2], (short_side_px or min(image.shape[:2])) / min(image.shape[:2])
-    shape = tuple(round(side * ratio) for side in full)
-    image = cv2.resize(image, shape[::-1], interpolation=cv2.INTER_AREA)
-    near, far = (distance_to(resize_tracks(points, full, shape), shape) for points in (clicks, negative))
-    probable = near < far if len(negative) else near < min(shape) / 3
-    labels = np.where(probable, cv2.GC_PR_FGD, cv2.GC_PR_BGD).astype(np.uint8)
-    labels[far <= min(shape) / 40] = cv2.GC_BGD
-    labels[near <= min(shape) / 40] = cv2.GC_FGD
-    cv2.setRNGSeed(0)
-    bgr = np.ascontiguousarray(image[..., ::-1])
-    cv2.grabCut(bgr, labels, None, np.zeros((1, 65)), np.zeros((1, 65)), 5, cv2.GC_INIT_WITH_MASK)
-    mask = (labels == cv2.GC_FGD) | (labels == cv2.GC_PR_FGD)
-    return cv2.resize(mask.astype(np.float32), full[::-1], interpolation=cv2.INTER_LINEAR) > 0.5
-
-
-def iou(mask: np.ndarray, truth: np.ndarray) -> float:
-    return float((mask & truth).sum() / (mask | truth).sum())
+    return deepest_point(mask)[None]
 
 
 def best_radius(pictures: list[Picture]) -> float:
@@ -181,9 +150,10 @@ def main(argv: list[str] | None = None) -> int:
     for method in methods:
         print(f"| {method} | " + " | ".join(f"{np.mean(scores[(method, *column)]):.3f}" for column in columns) + " |")
     if args.picture:
-        cv2.imwrite(str(args.picture), cv2.cvtColor(draw(shown, ("truth", *list(methods)[:3])), cv2.COLOR_RGB2BGR))
+        sheet = cv2.cvtColor(draw(shown, ("truth", *list(methods)[:3])), cv2.COLOR_RGB2BGR)
+        write_file(args.picture, cv2.imencode(args.picture.suffix, sheet)[1].tobytes())
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_command(main)

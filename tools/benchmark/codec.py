@@ -1,11 +1,11 @@
-"""Measure the flow codecs (size, error, speed) on the flow that OpenCV's DIS (medium) finds in a folder of videos.
+"""Measure the flow codecs (size, error, speed) on flow of OpenCV's DIS (medium) from a folder of videos.
 
     python tools/benchmark/codec.py VIDEO_DIR
     python tools/benchmark/codec.py VIDEO_DIR --size 360x480 --pairs-per-video 2
 
-Of each video, pairs of frames 3 to 10 apart (the distance goes round from pair to pair, so a run repeats exactly) are
-resized, and their flow is encoded and decoded by every codec on one thread. Sizes and times are means over pairs
-(decoding: of each pair's best of three); errors are over all pixels.
+Pairs of frames 3 to 10 apart are taken from each video; the distance cycles from pair to pair, so that runs are
+repeatable. The frames are resized, and their flow is encoded and decoded by every codec on one thread. Sizes and times
+are means over pairs (decoding: the best of three runs per pair); errors are over all pixels.
 """
 
 import argparse
@@ -13,11 +13,14 @@ import sys
 import time
 from pathlib import Path
 
+from cmp.interrupts import exit_at_interrupt, run_command
+
+if __name__ == "__main__":
+    exit_at_interrupt()  # the imports below take seconds
+
 import av
 import cv2
 import numpy as np
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # the checkout's own packages, installed or not
 
 from cmp.flow import CODECS, decode_flow, encode_flow
 
@@ -30,7 +33,7 @@ def parse_size(text: str) -> tuple[int, int]:
     return int(height), int(width)
 
 
-def read_grey_frames(path: Path, size_hw: tuple[int, int], count: int) -> list[np.ndarray]:
+def read_gray_frames(path: Path, size_hw: tuple[int, int], count: int) -> list[np.ndarray]:
     frames = []
     with av.open(str(path)) as container:
         for frame in container.decode(video=0):
@@ -45,7 +48,7 @@ def real_flows(video_dir: Path, size_hw: tuple[int, int], pairs_per_video: int) 
     flows = []
     for path in sorted(path for path in video_dir.iterdir() if path.is_file()):
         try:
-            frames = read_grey_frames(path, size_hw, pairs_per_video * (FARTHEST_FRAMES + 1))
+            frames = read_gray_frames(path, size_hw, pairs_per_video * (FARTHEST_FRAMES + 1))
         except av.FFmpegError as error:
             print(f"skipped {path.name}: {error}", file=sys.stderr)
             continue
@@ -110,4 +113,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_command(main)

@@ -3,11 +3,11 @@
     python tools/benchmark/estimators.py FLOW_DIR
     python tools/benchmark/estimators.py FLOW_DIR --estimators dis-medium raft-small --weights raft-small=raft_small.pth
 
-FLOW_DIR holds any of middlebury/SCENE/{frame10.png,frame11.png,flow10.flo}, kitti/{image_2,flow_gt}/N_10.png and
+FLOW_DIR contains any of middlebury/SCENE/{frame10.png,frame11.png,flow10.flo}, kitti/{image_2,flow_gt}/N_10.png and
 flyingchairs/N-{img0.png,img1.png,gt.flo}. EPE is the mean length of the error over all known pixels of a set, px;
-outliers are pixels off by more than 3 px and by more than 5 % of the true length (KITTI's rule); ms is the mean time of
-a pair on one thread (or the device), after one pair to warm up. An estimator that cannot run (no weights) is skipped
-with the reason. The table in docs/estimators.md comes from here.
+outliers are pixels with an error above 3 px and above 5 % of the true length (KITTI's rule); ms is the mean time per
+pair on one thread (or the device), after one pair to warm up. An estimator that cannot run (no weights) is skipped
+with the reason. This command prints the table in docs/estimators.md.
 """
 
 import argparse
@@ -16,18 +16,22 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from cmp.interrupts import exit_at_interrupt, run_command
+
+if __name__ == "__main__":
+    exit_at_interrupt()  # the imports below take seconds
+
 import cv2
 import numpy as np
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # the checkout's own packages, installed or not
-
 from cmp.flow import read_flow
+from cmp.images import read_image
 from data_prep.estimators import CLASSICAL, RAFT, FlowEstimator, create_estimator
 
 
 @dataclass(frozen=True)
 class Example:
-    """Two frames, their true flow, and where it is known."""
+    """The files of two frames and of their true flow."""
 
     first: Path
     second: Path
@@ -35,7 +39,7 @@ class Example:
 
 
 def find_examples(root: Path) -> dict[str, list[Example]]:
-    """The pairs of each set that is there, by the set's name."""
+    """The pairs of each set that FLOW_DIR contains, by the name of the set."""
     sets = {
         "Middlebury": [
             Example(folder / "frame10.png", folder / "frame11.png", folder / "flow10.flo")
@@ -54,14 +58,11 @@ def find_examples(root: Path) -> dict[str, list[Example]]:
 
 
 def read_frame(path: Path) -> np.ndarray:
-    image = cv2.imread(str(path), cv2.IMREAD_COLOR)
-    if image is None:
-        raise ValueError(f"{path}: missing, or no image")
-    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+    return read_image(path)
 
 
 def measure(estimator: FlowEstimator, examples: list[Example], repeats: int) -> tuple[float, float, float]:
-    """EPE in px, share of outliers, ms a pair (the best of `repeats` runs of each pair, averaged over pairs)."""
+    """EPE in px, share of outliers, ms per pair (the best of `repeats` runs of each pair, averaged over pairs)."""
     errors, outliers, times_s = [], [], []
     estimator.estimate(read_frame(examples[0].first), read_frame(examples[0].second))
     for example in examples:
@@ -94,11 +95,11 @@ def main(argv: list[str] | None = None) -> int:
     weights = dict(text.split("=", 1) for text in args.weights)
     sets = find_examples(args.flow_dir)
     if not sets:
-        print(f"{args.flow_dir}: holds none of middlebury/, flyingchairs/, kitti/", file=sys.stderr)
+        print(f"{args.flow_dir}: contains none of middlebury/, flyingchairs/, kitti/", file=sys.stderr)
         return 1
     cv2.setNumThreads(1)
     counts = ", ".join(f"{len(examples)} {name}" for name, examples in sets.items())
-    print(f"pairs: {counts}; cells: EPE px / outliers / ms a pair")
+    print(f"pairs: {counts}; cells: EPE px / outliers / ms per pair")
     print("| estimator | " + " | ".join(sets) + " |\n|" + " --- |" * (len(sets) + 1))
     measured = 0
     for name in args.estimators:
@@ -115,4 +116,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_command(main)

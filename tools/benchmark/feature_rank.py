@@ -13,13 +13,17 @@ import argparse
 import sys
 from pathlib import Path
 
+from cmp.interrupts import exit_at_interrupt, run_command
+
+if __name__ == "__main__":
+    exit_at_interrupt()  # the imports below take seconds
+
 import cv2
 import numpy as np
 import torch
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # the checkout's own packages, installed or not
-
 from cmp.downstream.probes import Encoder
+from cmp.images import SUFFIXES, read_image
 
 STAGES = ("stem", "stage1", "stage2", "stage3", "stage4")
 
@@ -50,11 +54,11 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of a random backbone")
     args = parser.parse_args(argv)
     try:
-        paths = sorted(p for p in Path(args.images).glob("*") if p.suffix.lower() in (".jpg", ".jpeg", ".png"))
+        paths = sorted(p for p in Path(args.images).glob("*") if p.suffix.lower() in SUFFIXES)
         if not paths:
             raise FileNotFoundError(f"no image in {args.images}")
         paths = [paths[i] for i in np.linspace(0, len(paths) - 1, min(args.count, len(paths))).round().astype(int)]
-        images = np.stack([cv2.resize(cv2.imread(str(path)), args.size[::-1])[..., ::-1] for path in paths])
+        images = np.stack([cv2.resize(read_image(path), args.size[::-1]) for path in paths])
         encoder = Encoder(args.backbone, args.encoder, args.seed)
         image = torch.from_numpy(images.copy()).permute(0, 3, 1, 2).float()
         with torch.no_grad():
@@ -70,4 +74,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_command(main)

@@ -9,17 +9,18 @@ look at (every second one at 480x854). Prints the median milliseconds of each st
 """
 
 import argparse
-import sys
 import time
-from pathlib import Path
+
+from cmp.interrupts import exit_at_interrupt, run_command
+
+if __name__ == "__main__":
+    exit_at_interrupt()  # the imports below take seconds
 
 import cv2
 import numpy as np
 import torch
 from scipy.ndimage import distance_transform_edt, maximum_filter
 from scipy.signal import convolve2d
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # the checkout's own packages, installed or not
 
 from cmp.guidance import local_maxima, motion_edges, sample_guidance, thin_points, watershed_map
 from cmp.guidance.batched import batched_guidance
@@ -158,4 +159,4 @@ def _summary(milliseconds: list[float]) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

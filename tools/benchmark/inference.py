@@ -11,13 +11,14 @@ between the two results is told as well.
 
 import argparse
 import statistics
-import sys
 import time
-from pathlib import Path
+
+from cmp.interrupts import exit_at_interrupt, run_command
+
+if __name__ == "__main__":
+    exit_at_interrupt()  # the imports below take seconds
 
 import torch
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # the checkout's own packages, installed or not
 
 from cmp.flow import FlowQuantizer
 from cmp.inference import MotionPropagator, load_propagator
@@ -112,4 +113,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_command(main)

@@ -1,20 +1,20 @@
-"""Measure how many samples a second one core prepares for training, beside a plain loader, and reading large stores.
+"""Measure samples per second of training data on one core, against a plain loader, and reading from large stores.
 
     python tools/benchmark/loader.py VIDEO_DIR
     python tools/benchmark/loader.py VIDEO_DIR --sizes 360x480 --pairs 30 --rounds 9
     python tools/benchmark/loader.py VIDEO_DIR --sizes --large-samples 100000
 
-First table: the ResNet-50 recipe (short side 416, random crop 320, K 67, stride 165) on pairs of real frames, made
-here: of each clip frames 5 apart, brought to each size, flow by OpenCV's DIS (medium). The plain loader does what the
-authors' does: both frames by Pillow, resized bicubically by Pillow and normalised on the CPU, flow of two grey JPEGs,
-SciPy's Sobel, distance transform and maximum filter. Beside it stand this project's dataset on the same files, on a
-pair store, and on a pair store with guides left to the device. All are run in turn on one thread, files in the page
-cache, batches of 10 collated; median samples/s (lowest-highest) of the rounds. A second is one of the process's own on
-a core, so that a machine which others use tells nearly the same. Then: where our time goes.
+First table: the ResNet-50 recipe (short side 416, random crop 320, K 67, stride 165) on pairs of real frames: frames 5
+apart of each clip, resized to each size, with flow by OpenCV's DIS (medium). The plain loader does what the loader of
+Zhan et al. does: both frames read and resized (bicubic) by Pillow and normalized on the CPU, flow of two gray JPEGs,
+SciPy's Sobel, distance transform and maximum filter. It is compared with this project's dataset on the same files, on a
+pair store, and on a pair store with guidance points left to the device. All run in turn on one thread, with files in
+the page cache and batches of 10; printed are the median samples/s (lowest-highest) of the rounds. Seconds are CPU
+seconds of the process, which other work on the machine changes little. Then follows the time of each stage.
 
-Second table (--large-samples): stores of 1 % of that number and of all of it, real bytes under made-up names, on disk
-for real (about 1.3 GB for 100,000) in a temporary folder. Reading in random order with the page cache dropped
-(posix_fadvise) and warm, and starting: opening the store, splitting it, one worker, the first batch.
+Second table (--large-samples): stores of 1 % of that number and of all of it, with real bytes and generated names, on
+disk (about 1.3 GB for 100,000) in a temporary folder. Measured are reading in random order with the page cache dropped
+(posix_fadvise) and warm, and the start: opening the store, splitting it, one worker, the first batch.
 """
 
 import argparse
@@ -26,17 +26,19 @@ import tempfile
 import time
 from pathlib import Path
 
+from cmp.interrupts import exit_at_interrupt, run_command
+
+if __name__ == "__main__":
+    exit_at_interrupt()  # the imports below take seconds
+
 import cv2
 import numpy as np
 import torch
 from mmengine.dataset import default_collate
 from PIL import Image
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # the checkout's own packages, installed or not
-
-from cmp.datasets import Crop, FlowPair, PairList, PairSampler, PairStore, PropagationDataset, Resize
+from cmp.datasets import EpochSampler, FlowPair, PairList, PairStore, PropagationDataset, ResizedCrop
 from cmp.datasets.pair_store import ShardWriter, begin_store, commit_record, finish_store, lock_store
-from cmp.datasets.transforms import ResizedCrop
 from cmp.flow import encode_flow, open_flow, write_flow
 from cmp.guidance import grid_points, guidance_tensors, sample_guidance
 from cmp.video.readers import open_video
@@ -46,14 +48,14 @@ SHORT_SIDE_PX, CROP_PX, KERNEL, STRIDE_PX = 416, 320, 67, 165
 GAP_FRAMES = 5
 BATCH = 10
 SMALL_HW = (120, 160)  # of the frames in the large stores
-SAMPLES_A_VIDEO = 100
+SAMPLES_PER_VIDEO = 100
 MEAN, STD = np.float32([123.675, 116.28, 103.53]), np.float32([58.395, 57.12, 57.375])
 
 
 def real_pairs(
     video_dir: Path, size_hw: tuple[int, int], count: int
 ) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """Up to count times both frames (H, W, 3) uint8 RGB and flow (H, W, 2) float32 px, one or more of each clip."""
+    """Up to `count` pairs, one per clip: both frames (H, W, 3) uint8 RGB, and flow (H, W, 2) float32 px."""
     estimator = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
     paths = sorted(path for path in video_dir.iterdir() if path.is_file())
     pairs = []
@@ -70,7 +72,7 @@ def real_pairs(
         if len(pairs) == count:
             break
     if not pairs:
-        raise ValueError(f"{video_dir} holds no video with {GAP_FRAMES + 1} frames")
+        raise ValueError(f"{video_dir}: contains no video of at least {GAP_FRAMES + 1} frames")
     return pairs
 
 
@@ -79,7 +81,7 @@ def jpeg(image: np.ndarray) -> bytes:
 
 
 def write_files(folder: Path, pairs: list) -> Path:
-    """The pairs as the authors' files: JPEG frames, flow as two grey JPEGs, a list file; its path."""
+    """Write the pairs as files of Zhan et al.: JPEG frames, flow as two gray JPEGs, a list file. Returns its path."""
     lines = []
     for i, (first, second, flow) in enumerate(pairs):
         names = [f"{i}_{name}.jpg" for name in ("first", "second", "x", "y")]
@@ -91,8 +93,8 @@ def write_files(folder: Path, pairs: list) -> Path:
     return folder / "list.txt"
 
 
-def write_store(root: Path, pairs: list, num_videos: int = 1, samples_a_video: int | None = None) -> Path:
-    """The pairs as a pair store, over and over until every video has its samples; its path."""
+def write_store(root: Path, pairs: list, num_videos: int = 1, samples_per_video: int | None = None) -> Path:
+    """Write the pairs as a pair store, repeated until every video has its samples. Returns its path."""
     members = []
     for first, _, flow in pairs:
         payload, header = encode_flow(flow, "half16")
@@ -101,7 +103,7 @@ def write_store(root: Path, pairs: list, num_videos: int = 1, samples_a_video: i
         begin_store(root, {"made_by": "tools/benchmark/loader.py"}, {})
         for video in range(num_videos):
             with ShardWriter(root, f"v{video:06d}") as shard:
-                for i in range(samples_a_video or len(pairs)):
+                for i in range(samples_per_video or len(pairs)):
                     shard.add(i, i + GAP_FRAMES, members[(video + i) % len(members)])
                 written = shard.close()
             record = {"video_id": f"v{video:06d}", "status": "done", "shard": written, "dropped": []}
@@ -111,7 +113,7 @@ def write_store(root: Path, pairs: list, num_videos: int = 1, samples_a_video: i
 
 
 class PlainDataset(torch.utils.data.Dataset):
-    """A sample as the authors' loader makes it, with the libraries that it uses."""
+    """Makes samples as the loader of Zhan et al. does, with the libraries that it uses."""
 
     def __init__(self, pairs: PairList) -> None:
         self.pairs = pairs
@@ -119,8 +121,9 @@ class PlainDataset(torch.utils.data.Dataset):
     def __len__(self) -> int:
         return len(self.pairs)
 
-    def __getitem__(self, index: int) -> dict:
-        rng = np.random.default_rng(index)
+    def __getitem__(self, index: int | tuple[int, int]) -> dict:
+        index, epoch = index if isinstance(index, tuple) else (index, 0)
+        rng = np.random.default_rng((epoch, index))
         files = self.pairs[index]
         images = [Image.open(path).convert("RGB") for path in (files.first, files.second)]
         coded = [cv2.imread(str(path), cv2.IMREAD_GRAYSCALE) for path in files.flow]
@@ -151,7 +154,7 @@ class PlainDataset(torch.utils.data.Dataset):
 
 
 def plain_thinning(points_yx: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """One loop over all pairs of close points, and a coin for each."""
+    """Thin points by one loop over all pairs of close points; of each pair a random one is removed."""
     near = (np.abs(points_yx[:, None] - points_yx[None]) < (KERNEL - 1) / 2).all(axis=2)
     stays = np.ones(len(points_yx), bool)
     for i, j in np.argwhere(np.triu(near, 1)):
@@ -161,22 +164,22 @@ def plain_thinning(points_yx: np.ndarray, rng: np.random.Generator) -> np.ndarra
 
 
 def recipe(source, **arguments) -> PropagationDataset:
-    transforms = [Resize(SHORT_SIDE_PX), Crop(CROP_PX, random=True)]
+    transforms = [ResizedCrop(SHORT_SIDE_PX, CROP_PX, random=True)]
     return PropagationDataset(source, transforms, **(dict(grid_stride_px=STRIDE_PX, nms_kernel=KERNEL) | arguments))
 
 
-def samples_a_second(dataset: torch.utils.data.Dataset) -> float:
-    """Make every sample once and collate batches; samples for a second of this process on a core."""
+def samples_per_second(dataset: torch.utils.data.Dataset, epoch: int = 0) -> float:
+    """Make every sample of an epoch and collate batches; returns samples per CPU second of this process."""
     start = time.process_time()
     for first in range(0, len(dataset), BATCH):
-        default_collate([dataset[i] for i in range(first, min(first + BATCH, len(dataset)))])
+        default_collate([dataset[i, epoch] for i in range(first, min(first + BATCH, len(dataset)))])
     return len(dataset) / (time.process_time() - start)
 
 
 def stages(store: PairStore) -> dict[str, float]:
     """Median milliseconds of each stage of a sample from a store."""
     rng, times = np.random.default_rng(0), {}
-    resize_and_crop = ResizedCrop(Resize(SHORT_SIDE_PX), Crop(CROP_PX, random=True))
+    resize_and_crop = ResizedCrop(SHORT_SIDE_PX, CROP_PX, random=True)
 
     def timed(name, function, *args, **kwargs):
         start = time.process_time()
@@ -192,7 +195,9 @@ def stages(store: PairStore) -> dict[str, float]:
             "crop decoded and resized", resize_and_crop, FlowPair(image, flow, np.ones(flow.shape[:2], bool)), rng
         )
         timed("to channels first", lambda p=pair: [np.ascontiguousarray(part.transpose(2, 0, 1)) for part in p[:2]])
-        points = timed("guides", sample_guidance, pair.flow, rng=rng, grid_stride_px=STRIDE_PX, nms_kernel=KERNEL)
+        points = timed(
+            "guidance points", sample_guidance, pair.flow, rng=rng, grid_stride_px=STRIDE_PX, nms_kernel=KERNEL
+        )
         timed("guidance and mask", guidance_tensors, pair.flow, points)
     dataset = recipe(store)
     batch = [dataset[i % len(dataset)] for i in range(BATCH)]
@@ -210,12 +215,12 @@ def compare_loaders(video_dir: Path, size_hw: tuple[int, int], num_pairs: int, r
             "plain loader": PlainDataset(listed),
             "ours, the same files": recipe(listed),
             "ours, a pair store": recipe(store),
-            "ours, guides on the device": recipe(store, strategies=None),
+            "ours, points on the device": recipe(store, strategies=None),
         }
         rates = {name: [] for name in variants}
         for round_number in range(rounds + 1):  # the first warms up
             for name, dataset in variants.items():
-                rate = samples_a_second(dataset)
+                rate = samples_per_second(dataset, round_number)
                 if round_number:
                     rates[name].append(rate)
         print(f"\n{size_hw[1]}x{size_hw[0]}, {len(pairs)} pairs, {rounds} rounds   samples/s on one core")
@@ -239,12 +244,12 @@ def drop_cache(root: Path) -> None:
 
 
 def start_up_s(root: Path) -> float:
-    """Seconds from nothing to the first batch of one worker."""
+    """Seconds from opening the store to the first batch of one worker."""
     start = time.perf_counter()
-    transforms = [Resize(96), Crop(64, random=True)]
-    guides = dict(grid_stride_px=32, nms_kernel=15)
-    dataset = PropagationDataset(PairStore(root), transforms, part="train", val_share=0.02, **guides)
-    sampler = PairSampler(dataset)
+    transforms = [ResizedCrop(96, 64, random=True)]
+    points = dict(grid_stride_px=32, nms_kernel=15)
+    dataset = PropagationDataset(PairStore(root), transforms, part="train", val_share=0.02, **points)
+    sampler = EpochSampler(dataset)
     loader = torch.utils.data.DataLoader(
         dataset, batch_size=BATCH, num_workers=1, sampler=sampler, collate_fn=default_collate
     )
@@ -256,7 +261,7 @@ def start_up_s(root: Path) -> float:
 
 
 def read_rate(root: Path, positions: np.ndarray) -> float:
-    """Samples a second of one core: read and decoded."""
+    """Samples per second that one core reads and decodes."""
     store = PairStore(root)
     start = time.perf_counter()
     for position in positions:
@@ -266,13 +271,13 @@ def read_rate(root: Path, positions: np.ndarray) -> float:
 
 def compare_sizes(video_dir: Path, num_samples: int, rounds: int) -> None:
     pairs = real_pairs(video_dir, SMALL_HW, 20)
-    print(f"\nstores of {SMALL_HW[1]}x{SMALL_HW[0]} samples, {SAMPLES_A_VIDEO} a video")
+    print(f"\nstores of {SMALL_HW[1]}x{SMALL_HW[0]} samples, {SAMPLES_PER_VIDEO} per video")
     print(
         f"  {'samples':>8} {'GB':>6} {'start, cold':>14} {'start, warm':>14} {'read/s, cold':>22} {'read/s, warm':>22}"
     )
     for count in (max(1, num_samples // 100), num_samples):
         with tempfile.TemporaryDirectory() as folder:
-            samples = min(SAMPLES_A_VIDEO, count)
+            samples = min(SAMPLES_PER_VIDEO, count)
             root = write_store(Path(folder) / "store", pairs, -(-count // samples), samples)
             size = sum(path.stat().st_size for path in root.rglob("*") if path.is_file()) / 1e9
             total, rng, seen = len(PairStore(root)), np.random.default_rng(0), {}
@@ -295,7 +300,7 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("video_dir", type=Path, help="folder of videos")
     parser.add_argument("--sizes", nargs="*", default=["360x480", "480x854"], help="HxW of the frames, px")
-    parser.add_argument("--pairs", type=int, default=20, help="pairs a size, one a clip (default 20)")
+    parser.add_argument("--pairs", type=int, default=20, help="pairs per size, one per clip (default 20)")
     parser.add_argument("--rounds", type=int, default=5, help="rounds of all loaders in turn (default 5)")
     parser.add_argument("--large-samples", type=int, default=0, help="samples of the large store (default: none made)")
     args = parser.parse_args(argv)
@@ -320,4 +325,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_command(main)

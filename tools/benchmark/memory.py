@@ -1,27 +1,29 @@
-"""Measure how much memory the preparation job takes: on one long video, and over many.
+"""Measure the memory of the preparation job: on one long video, and over many videos.
 
     python tools/benchmark/memory.py long
     python tools/benchmark/memory.py many --videos 1000
 
-long: a file of two hours at 1080p and 24 frames/s is made (10 s of it encoded, their packets repeated) and prepared
-with the defaults by one worker; prints the worker's peak resident memory (VmHWM) and the time.
-many: small clips are prepared by one worker that is never replaced; prints its resident memory every 50 videos.
+long: makes a file of two hours at 1080p and 24 frames/s (10 s are encoded, and their packets repeated), and prepares it
+with the defaults in one worker; prints the peak resident memory of the worker (VmHWM) and the time.
+many: prepares small clips in one worker that is never replaced; prints its resident memory every 50 videos.
 
-Exit status: 0; 1 if a worker passed 1 GiB, or has grown by more than 5 % from video 100 to the last.
+Exit status: 0; 1 if a worker exceeded 1 GiB, or grew by more than 5 % from video 100 to the last.
 """
 
 import argparse
 import io
-import sys
 import tempfile
 import time
 from pathlib import Path
 
+from cmp.interrupts import exit_at_interrupt, run_command
+
+if __name__ == "__main__":
+    exit_at_interrupt()  # the imports below take seconds
+
 import av
 import cv2
 import numpy as np
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # the checkout's own packages, installed or not
 
 from cmp.datasets.pair_store import begin_store, lock_store, read_records
 from cmp.video import write_video
@@ -36,7 +38,7 @@ MAX_GROWTH = 1.05
 
 
 def moving_frames(count: int, size_hw: tuple[int, int], seed: int):
-    """A smooth texture that slides round by 3 px a frame."""
+    """A smooth texture that moves by 3 px per frame, and wraps around."""
     height, width = size_hw
     noise = np.random.default_rng(seed).integers(0, 255, (max(2, height // 60), max(2, width // 60), 3), np.uint8)
     ground = cv2.resize(noise, (width, height), interpolation=cv2.INTER_CUBIC)
@@ -80,13 +82,13 @@ def memory_mib(pid: int, field: str) -> float:
 
 
 def measured_video(task: VideoTask, progress) -> tuple[float, float]:
-    """As the job's workers do; returns resident memory now and at its peak, MiB."""
+    """Prepare a video as the job does; returns the resident memory of the worker now and at its peak, MiB."""
     prepare_video(task, progress)
     return memory_mib("self", "VmRSS"), memory_mib("self", "VmHWM")
 
 
 def prepare_and_watch(videos: Path, store: Path, settings: PrepareSettings):
-    """Prepare a folder by one worker that is never replaced; yields (memory now, at its peak) after each video."""
+    """Prepare a folder in one worker that is never replaced; yields (memory now, peak) in MiB after each video."""
     with lock_store(store):
         begin_store(store, settings.as_stored(), {})
         sources = find_videos(videos)
@@ -164,4 +166,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_command(main)

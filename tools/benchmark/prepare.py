@@ -1,14 +1,15 @@
-"""Measure what the preparation of pairs costs over the work that cannot be left out, in pairs a second.
+"""Measure the speed of the preparation of pairs against a loop that does only the necessary work, in pairs per second.
 
     python tools/benchmark/prepare.py VIDEO_DIR
     python tools/benchmark/prepare.py VIDEO_DIR --videos 20 --pairs-per-video 50
 
-A bare loop decodes straight through on one thread, resizes, finds flow by DIS, and encodes the first frame and the
-flow: no time stamps, scores, checksums or files. It and the real pipeline (`prepare_video`, default settings) take
-turns, video by video, in one process. Two bare loops at once, in two processes, show what the machine has for two. Then
-whole jobs run with one worker and with two, from the start of their processes to the finished store; a job of one pair
-tells how much of that is fixed. Every rate counts the pairs chosen, kept or not; beside the time on the clock stands
-the time of the processor (with that of the workers), which other work on the machine disturbs less.
+A bare loop decodes straight through on one thread, resizes, computes flow by DIS, and encodes the first frame and the
+flow: without time stamps, scores, checksums and files. The loop and the pipeline (`prepare_video`, default settings)
+take turns, video by video, in one process. Two bare loops at once, in two processes, show what the machine can do with
+two processes. Then whole jobs run with one worker and with two, from the start of their processes to the finished
+store. A job of one pair shows how much of their time is fixed. Every rate counts the chosen pairs, kept or not. It is
+given per second of the clock and per second of CPU time (workers included), which other work on the machine disturbs
+less.
 """
 
 import argparse
@@ -20,11 +21,14 @@ import time
 from collections import Counter
 from pathlib import Path
 
+from cmp.interrupts import exit_at_interrupt, run_command
+
+if __name__ == "__main__":
+    exit_at_interrupt()  # the imports below take seconds
+
 import av
 import cv2
 import numpy as np
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # the checkout's own packages, installed or not
 
 from cmp.datasets.pair_store import begin_store, lock_store
 from cmp.flow import encode_flow
@@ -36,13 +40,13 @@ from data_prep.settings import PrepareSettings
 
 
 def now() -> np.ndarray:
-    """(2,) seconds: of the clock, and of the processor in this process and its ended children."""
+    """(2,) seconds: of the clock, and of CPU time of this process and its ended children."""
     used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     return np.array([time.perf_counter(), sum(usage.ru_utime + usage.ru_stime for usage in used)])
 
 
 def bare_loop(path: Path, pairs: np.ndarray, settings: PrepareSettings, spent: Counter) -> None:
-    """What no pipeline can leave out, for pairs (N, 2) of positions; adds processor seconds by stage to `spent`."""
+    """Do only the necessary work for the pairs (N, 2) of positions; adds the CPU seconds of each stage to `spent`."""
     estimator = settings.create_estimator()
     wanted = set(pairs.ravel().tolist())
     first_of = {second: first for first, second in pairs.tolist()}
@@ -82,7 +86,7 @@ def bare_loop(path: Path, pairs: np.ndarray, settings: PrepareSettings, spent: C
 
 
 def choose_videos(video_dir: Path, count: int, settings: PrepareSettings) -> list[tuple[VideoSource, np.ndarray]]:
-    """`count` videos spread over the sorted list, of those that hold a pair, with their pairs."""
+    """`count` videos with at least one pair, spread over the sorted list, and their pairs."""
     chosen = []
     sources = [source for source in find_videos(video_dir) if source.kind == "file"]
     for source in sources[:: max(1, len(sources) // count)]:
@@ -98,7 +102,7 @@ def choose_videos(video_dir: Path, count: int, settings: PrepareSettings) -> lis
 
 
 def two_bare_loops(options: list[str]) -> np.ndarray:
-    """(2,) seconds of two processes that each do all pairs at the same time: of the clock, of the processor."""
+    """(2,) seconds of two processes that each do all pairs at the same time: of the clock, and of CPU time."""
     command = [sys.executable, __file__, *options, "--bare-loop"]
     loops = [subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(2)]
     for loop in loops:
@@ -125,7 +129,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "--bare-loop",
         action="store_true",
-        help="say ready, wait for a line, and tell the bare loop's processor seconds",
+        help="print ready, wait for a line, run the bare loop, and print its CPU seconds",
     )
     args = parser.parse_args(argv)
     if min(args.videos, args.pairs_per_video, args.repeats) < 1:
@@ -137,7 +141,7 @@ def main(argv: list[str] | None = None) -> int:
     settings = PrepareSettings(pairs_per_video=args.pairs_per_video)
     videos = choose_videos(args.video_dir, args.videos, settings)
     if not videos:
-        print(f"{args.video_dir}: no video holds a pair", file=sys.stderr)
+        print(f"{args.video_dir}: no video is long enough for a pair", file=sys.stderr)
         return 1
     num_pairs = sum(len(pairs) for _, pairs in videos)
     stages: Counter = Counter()
@@ -192,9 +196,9 @@ def main(argv: list[str] | None = None) -> int:
             fixed_s = (now() - start)[0]
 
     stage_ms = {stage: 1e3 * spent / num_pairs / args.repeats for stage, spent in stages.items()}
-    print("bare loop, processor ms a pair: " + ", ".join(f"{stage} {ms:.1f}" for stage, ms in stage_ms.items()))
+    print("bare loop, CPU ms per pair: " + ", ".join(f"{stage} {ms:.1f}" for stage, ms in stage_ms.items()))
     print(f"a job of one pair of the smallest video: {fixed_s:.2f} s")
-    print("| | pairs/s | to the bare loop | to one worker | pairs/processor s | to the bare loop |")
+    print("| | pairs/s | of the bare loop | of one worker | pairs per CPU second | of the bare loop |")
     print("|" + " --- |" * 6)
     best = {label: num_pairs / np.min(found, axis=0) for label, found in seconds.items()}  # (clock, processor)
     for label, rates in best.items():
@@ -207,4 +211,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_command(main)

@@ -2,12 +2,12 @@
 
     python tools/benchmark/quality.py VIDEO_DIR tests/data_prep/pair_labels.csv
 
-LABELS is a table video,first,second,label. The pairs are read from the folder, their flow is found by the default
-estimator at the size given, and they are scored and judged with the default thresholds. Printed are
+LABELS is a table video,first,second,label. The pairs are read from the folder, and their flow is computed by the
+default estimator at the given size. They are scored, and decided with the default thresholds. Printed are
 
-  - for each reason its precision (of the pairs that it is the gravest reason for, the share that bears one of its
-    labels) and its recall (of the pairs with its labels, the share that it is given for, be it the gravest or not);
-  - for each label how many of its pairs are dropped at all, and the gravest reasons;
+  - for each reason its precision (of the pairs whose gravest reason it is, the share that has one of its labels) and
+    its recall (of the pairs with one of its labels, the share that has this reason, gravest or not);
+  - for each label how many of its pairs are dropped at all, and their gravest reasons;
   - the CPU time of scoring a pair of 416 x 740 on one thread.
 """
 
@@ -15,18 +15,22 @@ import argparse
 import csv
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+
+from cmp.interrupts import exit_at_interrupt, run_command
+
+if __name__ == "__main__":
+    exit_at_interrupt()  # the imports below take seconds
 
 import cv2
 import numpy as np
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # the checkout's own packages, installed or not
-
 from cmp.video import open_video
 from data_prep.pipeline import initialize_worker, resized
-from data_prep.quality import Thresholds, drop_reasons, score_pair
+from data_prep.quality import drop_reasons, score_pair
 from data_prep.settings import PrepareSettings
+from data_prep.thresholds import Thresholds
 
 TRUE_LABELS = {  # reason: labels for which it is right
     "cut": ("cut", "fade", "damaged"),
@@ -49,10 +53,13 @@ def read_labels(path: Path, videos: Sequence[str] | None = None) -> dict[str, di
     return labels
 
 
-def score_labelled(
-    video_dir: Path, labels: dict[str, dict[tuple[int, int], str]], settings: PrepareSettings
+def score_labeled(
+    video_dir: Path,
+    labels: dict[str, dict[tuple[int, int], str]],
+    settings: PrepareSettings,
+    change_second: Callable[[np.ndarray], np.ndarray] | None = None,
 ) -> list[tuple[str, tuple, dict]]:
-    """(video, (first, second), scores) of every labelled pair."""
+    """(video, (first, second), scores) of every labeled pair; `change_second` is applied to the second frame first."""
     estimator = settings.create_estimator()
     scored = []
     for video, pairs in sorted(labels.items()):
@@ -62,6 +69,8 @@ def score_labelled(
             frames = {frame.index: resized(frame.image, size_hw) for frame in reader.read(wanted)}
         for pair in sorted(pairs):
             images = [frames[number] for number in pair]
+            if change_second is not None:
+                images[1] = change_second(images[1])
             scored.append(
                 (video, pair, score_pair(*images, estimator.estimate(*images), max_flow_px=settings.max_flow_px))
             )
@@ -69,17 +78,17 @@ def score_labelled(
 
 
 def precision_recall(
-    judged: Sequence[tuple[str, Sequence[str]]], reason: str
+    decided: Sequence[tuple[str, Sequence[str]]], reason: str
 ) -> tuple[tuple[int, int], tuple[int, int]]:
-    """(right, all) of those whose gravest reason it is, and (found, all) of those that bear one of its labels."""
+    """(right, all) of the pairs whose gravest reason it is, and (found, all) of those with one of its labels."""
     true = TRUE_LABELS[reason]
-    given = [label in true for label, reasons in judged if reasons[:1] == [reason]]
-    wanted = [reason in reasons for label, reasons in judged if label in true]
+    given = [label in true for label, reasons in decided if reasons[:1] == [reason]]
+    wanted = [reason in reasons for label, reasons in decided if label in true]
     return (sum(given), len(given)), (sum(wanted), len(wanted))
 
 
 def scoring_ms(repeats: int = 50) -> tuple[float, float]:
-    """Median and least CPU time of scoring, ms, on drawn frames: it depends on the size, not on what they show."""
+    """Median and least CPU time of scoring, ms, on generated frames: it depends on their size, not on their content."""
     rng = np.random.default_rng(0)
     wide = cv2.resize(rng.integers(0, 255, (52, 95, 3), np.uint8), (760, 416), interpolation=cv2.INTER_CUBIC)
     first, second = (np.ascontiguousarray(wide[:, start : start + 740]) for start in (12, 4))
@@ -98,40 +107,40 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("labels", type=Path, metavar="LABELS")
     parser.add_argument("--short-side", type=int, default=416, metavar="PX", help="stored size (default 416)")
     parser.add_argument("--max-flow", type=float, default=50.0, metavar="PX", help="at that size (default 50)")
-    parser.add_argument("--list", action="store_true", help="also list the pairs judged otherwise than labelled")
+    parser.add_argument("--list", action="store_true", help="also list the pairs whose decision differs from the label")
     args = parser.parse_args(argv)
     initialize_worker()  # as where pairs are really scored
     try:
         labels = read_labels(args.labels)
         settings = PrepareSettings(short_side_px=args.short_side, max_flow_px=args.max_flow)
-        scored = score_labelled(args.video_dir, labels, settings)
+        scored = score_labeled(args.video_dir, labels, settings)
     except (OSError, ValueError, KeyError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     limits = Thresholds()
-    judged = [(labels[video][pair], drop_reasons(scores, limits)) for video, pair, scores in scored]
+    decided = [(labels[video][pair], drop_reasons(scores, limits)) for video, pair, scores in scored]
     strict = Thresholds(max_camera_share=CAMERA_SHARE)
     with_camera = [(labels[video][pair], drop_reasons(scores, strict)) for video, pair, scores in scored]
-    print(f"{len(judged)} pairs of {len(labels)} videos")
+    print(f"{len(decided)} pairs of {len(labels)} videos")
     print("| reason | right for labels | precision | recall |\n| --- | --- | --- | --- |")
     for reason, true in TRUE_LABELS.items():
-        counts = precision_recall(with_camera if reason == "camera" else judged, reason)
+        counts = precision_recall(with_camera if reason == "camera" else decided, reason)
         cells = [f"{right / total:.2f} ({right}/{total})" if total else "-" for right, total in counts]
         print(f"| {reason} | {', '.join(true)} | {' | '.join(cells)} |")
     print("\n| label | pairs | dropped | for |\n| --- | --- | --- | --- |")
-    for name in sorted({label for label, _ in judged}):
-        mine = [reasons for label, reasons in judged if label == name]
+    for name in sorted({label for label, _ in decided}):
+        mine = [reasons for label, reasons in decided if label == name]
         firsts = [reasons[0] for reasons in mine if reasons]
         causes = ", ".join(f"{firsts.count(reason)} {reason}" for reason in TRUE_LABELS if reason in firsts)
         print(f"| {name} | {len(mine)} | {len(firsts)} | {causes or '-'} |")
     median, least = scoring_ms()
     print(f"\nscoring a pair of 416 x 740: median {median:.1f} ms, least {least:.1f} ms")
     if args.list:
-        for (video, pair, scores), (label, reasons) in zip(scored, judged):
+        for (video, pair, scores), (label, reasons) in zip(scored, decided):
             if bool(reasons) != (label not in ("good", "camera")):
                 print(video, *pair, label, reasons, scores)
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_command(main)

@@ -12,7 +12,7 @@ Peak memory is, on a CPU, the largest resident size of a process of its own that
 torch allocated. FLOPs are those of the network's convolutions and matrix products, forward and backward, as torch
 counts them; the rate they are compared with is that of a square matrix product in the variant's precision, measured in
 turn with the steps. Input is random; with --data the fastest variant trains on that store after the tables, and the
-share of time spent waiting for it is told.
+share of time spent waiting for it is printed. With --profile the operators that take most of a step are printed.
 """
 
 import argparse
@@ -25,24 +25,28 @@ import sys
 import time
 from pathlib import Path
 
+from cmp.interrupts import exit_at_interrupt, run_command
+
+if __name__ == "__main__":
+    exit_at_interrupt()  # the imports below take seconds
+
 import torch
-from mmengine.registry import MODELS
 from mmengine.runner import Runner
 from torch.utils.flop_counter import FlopCounterMode
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # the checkout's own packages, installed or not
-
 from cmp.engine.config import read_config
-from cmp.engine.step import PreciseOptimWrapper, lay_out
+from cmp.engine.step import AutocastOptimWrapper, set_memory_layout
+from cmp.engine.trained_model import build_trained_model
 from cmp.models.upsampled_cross_entropy import banded_cross_entropy, plain_cross_entropy
 
 ROOT = Path(__file__).resolve().parents[2]
 RECIPES = {  # config, and stride of the logits, px
     "alexnet": ("cmp_alexnet_yfcc_16xb12_70k.py", 32),
     "resnet50": ("cmp_r50_yfcc_16xb10_42k.py", 8),
-    "resnet50-skip": ("cmp_r50-skip_vip-mpii_8xb8_42k.py", 2),
+    "resnet50-skip": ("cmp_r50_skip_vip_mpii_8xb8_42k.py", 2),
 }
 VARIANTS = ("plain float32", "+ banded loss", "+ channels last", "+ bfloat16", "+ fused SGD", "+ compile")
+MATMUL_SIDE = {"cpu": 2048, "cuda": 8192}  # rows and columns of the matrices whose product is the machine's rate
 LOSSES = ("plain loss", "banded loss")  # by themselves, forward and backward to the logits
 
 
@@ -59,14 +63,14 @@ class Bench:
         torch.manual_seed(0)
         name, self.logits_stride = RECIPES[recipe]
         self.config = read_config(ROOT / "configs" / "pretrain" / name)
-        self.size = self.config.train_dataloader.dataset.transforms[1].size_px
-        self.model = MODELS.build(self.config.model).to(device).train()
-        self.device, self.eager_step = device, self.model.train_step
+        self.size = self.config.train_dataloader.dataset.transforms[0].size_px
+        trained = build_trained_model(self.config.model).to(device).train()
+        self.model, self.device, self.eager_step = trained.network, device, trained.train_step
         sgd = self.config.optim_wrapper.optimizer
         optimizer = torch.optim.SGD(
             self.model.parameters(), lr=1e-3, momentum=sgd.momentum, weight_decay=sgd.weight_decay
         )
-        self.wrapper = PreciseOptimWrapper(optimizer)
+        self.wrapper = AutocastOptimWrapper(optimizer)
         self.compiled_step = None
         shape = (self.size, self.size)
         image = torch.randint(0, 256, (batch, 3, *shape), dtype=torch.uint8)
@@ -78,7 +82,7 @@ class Bench:
         """Turn the network, its loss and its optimizer into a variant."""
         level = VARIANTS.index(variant)
         self.model.loss.summed = banded_cross_entropy if level >= 1 else plain_cross_entropy
-        lay_out(self.model, self.wrapper.optimizer, channels_last=level >= 2)
+        set_memory_layout(self.model, self.wrapper.optimizer, channels_last=level >= 2)
         self.wrapper.precision = "bfloat16" if level >= 3 else "float32"
         for group in self.wrapper.optimizer.param_groups:
             group["fused"], group["foreach"] = level >= 4, None
@@ -106,7 +110,7 @@ class Bench:
     def matmul_rate(self, variant: str) -> float:
         """FLOP/s of a square matrix product in the variant's precision."""
         dtype = torch.bfloat16 if VARIANTS.index(variant) >= 3 else torch.float32
-        n = 2048 if self.device == "cpu" else 8192
+        n = MATMUL_SIDE[self.device]
         a = torch.randn(n, n, device=self.device).to(dtype)
         torch.mm(a, a)
         self.wait()
@@ -230,6 +234,23 @@ def train_on_store(bench: Bench, recipe: str, variant: str, args: argparse.Names
     )
 
 
+def profile(bench: Bench, recipe: str, variant: str) -> None:
+    """Print the operators that take most of the time of one step."""
+    take = ready(bench, variant)
+    take(), take()  # warms up
+    activities = [torch.profiler.ProfilerActivity.CPU]
+    activities += [torch.profiler.ProfilerActivity.CUDA] if bench.device == "cuda" else []
+    with torch.profiler.profile(activities=activities) as profiler:
+        take()
+    kind = "self_device_time_total" if bench.device == "cuda" else "self_cpu_time_total"
+    rows = sorted(profiler.key_averages(), key=lambda row: getattr(row, kind), reverse=True)
+    total = sum(getattr(row, kind) for row in rows)
+    print(f"\n| {recipe}, {variant}: operator | calls | ms | share |\n| --- | --- | --- | --- |")
+    for row in rows[:15]:
+        us = getattr(row, kind)
+        print(f"| {row.key:.70} | {row.count} | {us / 1e3:.2f} | {us / total:.2f} |")
+
+
 def memory_child(recipe: str, name: str, batch: int) -> None:
     """Two steps in a process that did nothing else; prints its largest resident size, MiB, and that before them."""
     bench = Bench(recipe, batch, "cpu")
@@ -258,7 +279,9 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--threads", type=int, default=2, help="of torch on a CPU (default: %(default)s)")
     parser.add_argument("--rounds", type=int, default=3, help="default: %(default)s")
     parser.add_argument("--steps", type=int, default=1, help="timed steps a variant and round; the best counts")
-    parser.add_argument("--only", choices=("step", "loss"), help="leave the other table out")
+    parser.add_argument("--only", choices=("step", "loss", "none"), help="print only this table, or neither of the two")
+    parser.add_argument("--variants", choices=("all", "last"), default="all", help="rows of the table of steps")
+    parser.add_argument("--profile", action="store_true", help="print where the time of the last variant's step goes")
     parser.add_argument("--compile", action="store_true", help="measure torch.compile too: minutes more on a CPU")
     parser.add_argument("--data", nargs="+", metavar="STORE", help="pair stores to measure waiting on")
     parser.add_argument("--data-steps", type=int, default=20, help="steps on them (default: %(default)s)")
@@ -280,14 +303,16 @@ def main(argv: list[str] | None = None) -> int:
     variants = list(VARIANTS if args.compile else VARIANTS[:-1])
     for recipe in ("alexnet", "resnet50") if args.recipe == "both" else (args.recipe,):
         bench = Bench(recipe, args.batch, args.device)
-        if args.only != "step":
+        if args.only in (None, "loss"):
             table(bench, recipe, list(LOSSES), args)
-        if args.only != "loss":
-            table(bench, recipe, variants, args)
+        if args.only in (None, "step"):
+            table(bench, recipe, variants if args.variants == "all" else variants[-1:], args)
+        if args.profile:
+            profile(bench, recipe, variants[-1])
         if args.data:
             train_on_store(bench, recipe, variants[-1], args)
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_command(main)

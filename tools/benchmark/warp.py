@@ -16,13 +16,17 @@ import sys
 from collections import defaultdict
 from pathlib import Path
 
+from cmp.interrupts import exit_at_interrupt, run_command
+
+if __name__ == "__main__":
+    exit_at_interrupt()  # the imports below take seconds
+
 import cv2
 import numpy as np
 import torch
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # the checkout's own packages, installed or not
-
+from cmp.files import write_file
 from cmp.flow import read_flow, warp_backward
 from cmp.inference.animate import COVERED, animate, fill_holes, splat_forward, visible_pixels
 from tools.benchmark.estimators import Example, find_examples, read_frame
@@ -141,8 +145,8 @@ def main(argv: list[str] | None = None) -> int:
             if not np.isnan(shares["frame 2 holes"][name]):
                 pictures.append(max(results, key=lambda result: result[1]["frame 2 holes"])[2])
         if args.picture and pictures:
-            if not cv2.imwrite(str(args.picture), cv2.cvtColor(draw(pictures), cv2.COLOR_RGB2BGR)):
-                raise ValueError(f"{args.picture} cannot be written")
+            encoded = cv2.imencode(args.picture.suffix, cv2.cvtColor(draw(pictures), cv2.COLOR_RGB2BGR))[1]
+            write_file(args.picture, encoded.tobytes())
     except (ValueError, OSError, cv2.error) as error:
         print(f"warp.py: {error}", file=sys.stderr)
         return 1
@@ -158,4 +162,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_command(main)

@@ -1,4 +1,4 @@
-"""AlexNet with batch normalisation as a fully convolutional image encoder.
+"""AlexNet with batch normalization as a fully convolutional image encoder.
 
 Legend: B batch, H W image pixels.
 """
@@ -22,11 +22,12 @@ class AlexNetFCN(nn.Module):
 
     Attributes:
         channels, strides: channels and stride in px of `top`, the only map in its `ImageFeatures`.
+        feature_info: channels (num_chs), stride in px (reduction) and name (module) of the one map that `maps` returns.
 
     Raises:
         ValueError: output_stride is not offered.
 
-    Source: Krizhevsky et al., NeurIPS 2012; widths, paddings and strides: the authors' code of Zhan et al., CVPR 2019.
+    Source: Krizhevsky et al., NeurIPS 2012; widths, paddings and strides: the code of Zhan et al., CVPR 2019.
     """
 
     ABOVE = ("conv8.",)  # keys of the layer above the backbone start so: no export has it
@@ -50,10 +51,15 @@ class AlexNetFCN(nn.Module):
         self.name = "alexnet_fcn"
         self.channels = {"top": out_channels}
         self.strides = {"top": output_stride}
+        self.feature_info = [dict(num_chs=4096, reduction=output_stride, module="fc7")]
 
     def forward(self, image: torch.Tensor) -> ImageFeatures:
-        """Encode (B, 3, H, W) normalised images."""
+        """Encode (B, 3, H, W) normalized images."""
         return ImageFeatures(self.conv8(self.features(image)))
+
+    def maps(self, image: torch.Tensor) -> list[torch.Tensor]:
+        """`features` of (B, 3, H, W) normalized images, as the only entry of a list."""
+        return [self.features(image)]
 
     def features(self, image: torch.Tensor) -> torch.Tensor:
         """(B, 4096, h, w): what the backbone itself computes, below conv8."""

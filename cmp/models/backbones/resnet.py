@@ -1,4 +1,4 @@
-"""ResNet image encoder: torchvision's network and keys, with the authors' dilation rule.
+"""ResNet image encoder: torchvision's network and keys, with the dilation rule of Zhan et al.
 
 Legend: B batch, H W image pixels.
 """
@@ -11,7 +11,7 @@ from torch import nn
 from torchvision.models import resnet as tv_resnet
 
 from cmp.models.backbones.features import ImageFeatures
-from cmp.models.weight_file import read_weight_file
+from cmp.weights import read_weight_file
 
 # depth: (block, blocks in each stage), as torchvision builds resnet18 ... resnet152
 LAYOUTS = {
@@ -21,6 +21,7 @@ LAYOUTS = {
     101: (tv_resnet.Bottleneck, (3, 4, 23, 3)),
     152: (tv_resnet.Bottleneck, (3, 8, 36, 3)),
 }
+STAGES = ("stage1", "stage2", "stage3", "stage4")
 STAGE_DILATIONS = {32: (1, 1), 16: (1, 2), 8: (2, 4)}  # output stride: dilation of stages 3 and 4; 1 keeps the stride
 
 
@@ -39,12 +40,13 @@ class ResNet(tv_resnet.ResNet):
 
     Attributes:
         channels, strides: channels and stride in px of every map in `ImageFeatures`, by name.
+        feature_info: channels (num_chs), stride in px (reduction) and name (module) of each map that `maps` returns.
 
     Raises:
         ValueError: depth, output_stride or out_channels is not offered, or the pretrained file does not fit.
         FileNotFoundError: there is no pretrained file.
 
-    Source: He et al., CVPR 2016; dilation rule and conv5: the authors' code of Zhan et al., CVPR 2019.
+    Source: He et al., CVPR 2016; dilation rule and conv5: the code of Zhan et al., CVPR 2019.
     """
 
     ABOVE = ("conv5.",)  # keys of the layers above the backbone start so: no export has them
@@ -74,35 +76,48 @@ class ResNet(tv_resnet.ResNet):
         self.channels |= {f"stage{i + 1}": 64 * 2**i * block.expansion for i in range(4)}
         self.strides = {"stem": 2, "top": output_stride, "stage1": 4, "stage2": 8}
         self.strides |= {"stage3": min(16, output_stride), "stage4": output_stride}
+        self.feature_info = [
+            dict(num_chs=self.channels[name], reduction=self.strides[name], module=name) for name in STAGES
+        ]
         self.pretrained = pretrained
         if pretrained is not None:
             self.load_pretrained(pretrained)
 
     def forward(self, image: torch.Tensor) -> ImageFeatures:
-        """Encode (B, 3, H, W) normalised images."""
-        stem = self.relu(self.bn1(self.conv1(image)))
+        """Encode (B, 3, H, W) normalized images."""
+        stem = self._stem(image)
+        stages = self._stages(stem)
+        return ImageFeatures(self.conv5(stages[-1]), stem, *stages)
+
+    def maps(self, image: torch.Tensor) -> list[torch.Tensor]:
+        """What the backbone itself computes from (B, 3, H, W) normalized images, below conv5: the four stages."""
+        return self._stages(self._stem(image))
+
+    def _stem(self, image: torch.Tensor) -> torch.Tensor:
+        return self.relu(self.bn1(self.conv1(image)))
+
+    def _stages(self, stem: torch.Tensor) -> list[torch.Tensor]:
         stage1 = self.layer1(self.maxpool(stem))
         stage2 = self.layer2(stage1)
         stage3 = self.layer3(stage2)
-        stage4 = self.layer4(stage3)
-        return ImageFeatures(self.conv5(stage4), stem, stage1, stage2, stage3, stage4)
+        return [stage1, stage2, stage3, self.layer4(stage3)]
 
     def load_pretrained(self, path: str | PathLike) -> None:
         """Load backbone weights from a file under torchvision's keys; `fc.*` in it is left alone.
 
         Raises:
             ValueError: the file is broken or lacks, adds or misshapes a key.
-            FileNotFoundError: there is no such file.
+            FileNotFoundError: the file does not exist.
         """
-        weights = {k: v for k, v in read_weight_file(path).items() if not k.startswith("fc.")}
+        weights = {k: v for k, v in read_weight_file(path).content.items() if not k.startswith("fc.")}
         own = self.state_dict()
         optional = {k for k in own if k.startswith(self.ABOVE) or k.endswith(".num_batches_tracked")}
         wrong = sorted((own.keys() - optional) - weights.keys()) + sorted(weights.keys() - own.keys())
         wrong += [k for k in own.keys() & weights.keys() if getattr(weights[k], "shape", None) != own[k].shape]
         if wrong:
             raise ValueError(
-                f"{path} is no {self.name} in torchvision's layout: {len(wrong)} keys are missing, extra or misshapen, "
-                f"first {wrong[:5]}"
+                f"{path} is not a {self.name} in torchvision's layout: {len(wrong)} keys are missing, extra or "
+                f"misshapen, first {wrong[:5]}"
             )
         self.load_state_dict(weights, strict=False)
 
@@ -139,13 +154,21 @@ class PyramidResNet(ResNet):
             self.load_pretrained(pretrained)
 
     def forward(self, image: torch.Tensor) -> ImageFeatures:
-        """Encode (B, 3, H, W) normalised images."""
+        """Encode (B, 3, H, W) normalized images."""
         features = super().forward(image)
         top = features.top
         for name, lateral in self.laterals.items():
             finer = getattr(features, name)
             top = lateral(finer) + F.interpolate(top, size=finer.shape[2:], mode="bilinear", align_corners=False)
         return features._replace(top=F.relu(top))
+
+
+def resnet_depth(name: str) -> int:
+    """The depth in a name such as "resnet50"; ValueError for any other name."""
+    for depth in LAYOUTS:
+        if name == f"resnet{depth}":
+            return depth
+    raise ValueError(f"expected one of {', '.join(f'resnet{depth}' for depth in LAYOUTS)}, got {name!r}")
 
 
 def _dilate(stage: nn.Sequential, dilation: int) -> None:

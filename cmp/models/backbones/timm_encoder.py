@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from cmp.models.backbones.features import ImageFeatures
-from cmp.models.weight_file import read_weight_file
+from cmp.weights import check_finite, read_weight_file
 
 # What lets a network of one image size take others; the first that the model's constructor knows is used.
 ANY_SIZE = ({"dynamic_img_size": True}, {"strict_img_size": False}, {})
@@ -37,6 +37,8 @@ class TimmEncoder(nn.Module):
 
     Attributes:
         channels, strides: channels and stride in px of `top` and `stage4`, the maps in its `ImageFeatures`.
+        feature_info: channels (num_chs), stride in px (reduction) and name in timm (module) of each map that `maps`
+            returns.
         taps, timm_options: which of the model's maps are used, and what it was built with besides its name.
 
     Raises:
@@ -87,12 +89,16 @@ class TimmEncoder(nn.Module):
         self.channels = {"top": out_channels, "stage4": widths[-1]}
         self.strides = {"top": top_stride, "stage4": strides[-1]}
         self._check_maps(widths, strides)
+        self.feature_info = [
+            dict(num_chs=width, reduction=stride, module=module)
+            for width, stride, module in zip(widths, strides, self.net.feature_info.module_name(), strict=True)
+        ]
         self.pretrained = pretrained
         if pretrained is not None:
             self.load_pretrained(pretrained)
 
     def forward(self, image: torch.Tensor) -> ImageFeatures:
-        """Encode (B, 3, H, W) normalised images."""
+        """Encode (B, 3, H, W) normalized images."""
         height, width = image.shape[2:]
         maps = self.maps(image)
         top = None
@@ -108,7 +114,7 @@ class TimmEncoder(nn.Module):
         return ImageFeatures(top, stage4=maps[-1])
 
     def maps(self, image: torch.Tensor) -> list[torch.Tensor]:
-        """The network's own maps of (B, 3, H, W) normalised images, padded; the last has stride `strides["stage4"]`."""
+        """The network's own maps of (B, 3, H, W) normalized images, padded; the last has stride `strides["stage4"]`."""
         bottom, right = (-side % self.coarsest for side in image.shape[2:])
         if bottom or right:
             image = F.pad(image, (0, right, 0, bottom), mode="replicate")
@@ -119,9 +125,9 @@ class TimmEncoder(nn.Module):
 
         Raises:
             ValueError: the file is broken or lacks, adds or misshapes a key.
-            FileNotFoundError: there is no such file.
+            FileNotFoundError: the file does not exist.
         """
-        self.load_timm_state_dict(read_weight_file(path), source=str(path))
+        self.load_timm_state_dict(read_weight_file(path).content, source=str(path))
 
     def load_timm_state_dict(self, weights: Mapping[str, torch.Tensor], *, source: str) -> None:
         """As `load_pretrained`, with weights that were read from a source to be named in errors."""
@@ -132,10 +138,12 @@ class TimmEncoder(nn.Module):
         wrong += [k for k in own.keys() & weights.keys() if getattr(weights[k], "shape", None) != own[k].shape]
         if wrong:
             raise ValueError(
-                f"{source} is no {self.name} in timm's layout: {len(wrong)} keys are missing, extra or misshapen, "
+                f"{source} is not a {self.name} in timm's layout: {len(wrong)} keys are missing, extra or misshapen, "
                 f"first {wrong[:5]}"
             )
-        self.net.load_state_dict({f"model.{k}": weights[k] for k in own if k in weights}, strict=False)
+        known = {f"model.{key}": weights[key] for key in own if key in weights}
+        check_finite(self.net, known, source=source)
+        self.net.load_state_dict(known, strict=False)
 
     def timm_state_dict(self) -> tuple[dict[str, torch.Tensor], tuple[str, ...]]:
         """The backbone under timm's own keys: `timm.create_model(name, num_classes=0)` loads it strictly.

@@ -1,6 +1,6 @@
 """Clothing Co-Parsing: photos of one person, 59 label ids merged to eight classes. The merging is ours."""
 
-data = dict(
+DATA = dict(
     images="images/{id}.jpg",
     labels="labels/{id}.png",
     ids="{part}.txt",
@@ -16,4 +16,5 @@ data = dict(
     ],
     ignore_ids=[],
 )
-parts = ("train", "val")
+NAMES = [name for name, _ in DATA["classes"]]
+TRAIN, VAL = dict(DATA, part="train"), dict(DATA, part="val")

@@ -1,6 +1,6 @@
-"""Folders as Cityscapes lays them out: no list of ids, cities as subfolders; 19 of its label ids are judged."""
+"""Folders as Cityscapes lays them out: no list of ids, cities as subfolders; 19 of its label ids are evaluated."""
 
-data = dict(
+DATA = dict(
     images="leftImg8bit/{part}/{id}_leftImg8bit.png",
     labels="gtFine/{part}/{id}_gtFine_labelIds.png",
     ids=None,
@@ -25,6 +25,7 @@ data = dict(
         ("motorcycle", 32),
         ("bicycle", 33),
     ],
-    ignore_ids=[0, 1, 2, 3, 4, 5, 6, 9, 10, 14, 15, 16, 18, 29, 30, 255],  # 255: -1, a licence plate
+    ignore_ids=[0, 1, 2, 3, 4, 5, 6, 9, 10, 14, 15, 16, 18, 29, 30, 255],  # 255: -1, a license plate
 )
-parts = ("train", "val")
+NAMES = [name for name, _ in DATA["classes"]]
+TRAIN, VAL = dict(DATA, part="train"), dict(DATA, part="val")

@@ -1,17 +1,15 @@
 """PASCAL VOC 2012 as it unpacks (DATA is VOCdevkit/VOC2012); 255 is the void around objects.
 
-With the augmented labels (Hariharan et al., ICCV 2011): `parts=("trainaug", "val")` and
-`data.labels="SegmentationClassAug/{id}.png"`, for a list ImageSets/Segmentation/trainaug.txt of ids.
+With the augmented labels (Hariharan et al., ICCV 2011), for a list ImageSets/Segmentation/trainaug.txt of ids.
 """
 
 NAMES = """background aeroplane bicycle bird boat bottle bus car cat chair cow diningtable dog horse motorbike person
 pottedplant sheep sofa train tvmonitor""".split()
-
-data = dict(
+DATA = dict(
     images="JPEGImages/{id}.jpg",
-    labels="SegmentationClass/{id}.png",
+    labels="SegmentationClassAug/{id}.png",  # SegmentationClass: the original labels, with part="train" below
     ids="ImageSets/Segmentation/{part}.txt",
     classes=[(name, number) for number, name in enumerate(NAMES)],
     ignore_ids=[255],
 )
-parts = ("train", "val")
+TRAIN, VAL = dict(DATA, part="trainaug"), dict(DATA, part="val")

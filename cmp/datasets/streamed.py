@@ -1,0 +1,167 @@
+"""Pairs from shards that are read from front to back: for stores that are larger than the disk.
+
+The tar shards of a pair store are opened through fsspec (a path, s3://, gs://, https://, ...) and read by the package
+webdataset. `PropagationDataset` over a `PairStore` is better where the store is on a disk. What a stream loses:
+
+- The order is only nearly random. Shards are permuted, and pairs are shuffled within a buffer, so pairs of one video
+  come near each other. A buffer of 1,000 pairs of 416 px takes about 0.5 GB per worker.
+- A resumed run starts its stream from the beginning instead of going on behind the last pair.
+- Shards are divided among processes and workers, not pairs: those with short shards begin their next epoch earlier.
+- New thresholds have no effect. A shard contains what was kept when it was written.
+- Checksums are in the index, which is not read. Damage is found only where a pair can then not be decoded.
+- A stream cannot supply the image of another video. Use it for training, and validate on a store.
+"""
+
+import random
+import zlib
+from collections.abc import Iterator, Sequence
+from pathlib import PurePosixPath
+
+import numpy as np
+import torch
+from mmengine.dist import get_dist_info
+
+from cmp.datasets.pair_store.format import parse_object
+from cmp.datasets.propagation import PropagationDataset
+from cmp.datasets.splits import split_positions
+from cmp.flow import FlowField
+from cmp.flow.codec import open_flow
+from cmp.images import decode_image
+
+
+def list_shards(root: str, *, part: str = "all", val_share: float = 0.1) -> list[str]:
+    """List the shards of a pair store, one per video.
+
+    Args:
+        root: the store: a path, or an address that fsspec knows, such as s3://bucket/store.
+        part: "train" and "val": the videos of `split_positions`; "all".
+        val_share: share of the videos that are kept for validation. A store with so few videos that `split_positions`
+            divides each of them cannot be divided by shards.
+
+    Returns:
+        Addresses, sorted.
+
+    Raises:
+        FileNotFoundError: there are no shards.
+        ValueError: the store has too few videos for a part, or val_share is out of range.
+    """
+    import fsspec
+
+    system, folder = fsspec.url_to_fs(root)
+    shards = sorted(system.unstrip_protocol(path) for path in system.glob(f"{folder}/shards/*.tar"))
+    if not shards:
+        raise FileNotFoundError(f"{root}: contains no shards (shards/*.tar)")
+    if part == "all":
+        return shards
+    videos = [PurePosixPath(shard).stem for shard in shards]
+    train, val = (split_positions(videos, name, val_share=val_share).tolist() for name in ("train", "val"))
+    chosen = {"train": train, "val": val}.get(part)
+    if chosen is None:
+        raise ValueError(f"part must be 'train', 'val' or 'all', got {part!r}")
+    if set(train) & set(val) or not train or not val:
+        raise ValueError(f"{root}: {len(shards)} shards cannot be divided into training and validation")
+    return [shards[i] for i in chosen]
+
+
+class _CurrentPair:
+    """A source of one pair, which is exchanged between two reads."""
+
+    pair_videos = ("stream",)
+
+    def __init__(self) -> None:
+        self.pair: tuple[np.ndarray, FlowField, np.ndarray] | None = None
+
+    def __len__(self) -> int:
+        return 1
+
+    def read_pair(self, index: int) -> tuple[np.ndarray, FlowField, np.ndarray]:
+        assert self.pair is not None
+        return self.pair
+
+
+class StreamedPairs(torch.utils.data.IterableDataset):
+    """Samples as those of `PropagationDataset`, without end, from shards that are read one after the other.
+
+    A sample has "key", the name of its pair, and no "index". The order follows from the seed, the epoch, and the
+    numbers of processes and workers; the randomness of a sample from (seed, epoch, key) alone.
+
+    Args:
+        shards: addresses, as from `list_shards`; or the address of a store, of which all shards are read.
+        transforms: see `PropagationDataset`.
+        buffer_pairs: how many pairs (as stored, not decoded) are shuffled among each other; 1 keeps the order.
+        seed: seed of order and samples.
+        **sampling: strategies, grid_stride_px, ... of `PropagationDataset`.
+
+    Raises:
+        FileNotFoundError, ValueError: no shards, a number below 1, or as `PropagationDataset`.
+        ModuleNotFoundError: webdataset is not installed (the extra `stream`).
+    """
+
+    def __init__(
+        self, shards: str | Sequence[str], transforms: Sequence, *, buffer_pairs: int = 1000, seed: int = 0, **sampling
+    ) -> None:
+        import webdataset  # noqa: F401  # an optional package: missing it is found now, not in a worker
+
+        self.shards = list_shards(shards) if isinstance(shards, str) else list(shards)
+        if not self.shards:
+            raise ValueError("shards must name at least one shard")
+        if buffer_pairs < 1:
+            raise ValueError(f"buffer_pairs must be at least 1, got {buffer_pairs}")
+        self.buffer_pairs, self.seed = buffer_pairs, seed
+        self._source = _CurrentPair()
+        self._samples = PropagationDataset(self._source, transforms, part="all", seed=seed, **sampling)
+
+    def __iter__(self) -> Iterator[dict]:
+        rank, processes = get_dist_info()
+        worker = torch.utils.data.get_worker_info()
+        number, readers = (0, 1) if worker is None else (worker.id, worker.num_workers)
+        first, step = rank * readers + number, processes * readers
+        if len(self.shards) < step:
+            raise ValueError(
+                f"{len(self.shards)} shards cannot be divided among {processes} process(es) with {readers} worker(s) "
+                "each: use fewer workers"
+            )
+        epoch = 0
+        while True:
+            order = np.random.default_rng((self.seed, epoch)).permutation(len(self.shards))
+            mine = [self.shards[i] for i in order[first::step]]
+            count = 0
+            for stored in self._stored(mine, random.Random(f"{self.seed} {epoch} {first} {step}")):
+                count += 1
+                yield self._sample(stored, epoch)
+            if not count:
+                raise ValueError(f"no pairs in {len(mine)} shards, such as {mine[0]}")
+            epoch += 1
+
+    def _stored(self, shards: Sequence[str], rng: random.Random) -> Iterator[dict]:
+        """The members of each pair of these shards, in shuffled order."""
+        from webdataset.filters import _shuffle
+        from webdataset.tariterators import group_by_keys, tar_file_expander
+
+        pairs = group_by_keys(tar_file_expander(_open(shards)))
+        yield from _shuffle(pairs, bufsize=self.buffer_pairs, initial=self.buffer_pairs, rng=rng)
+
+    def _sample(self, stored: dict, epoch: int) -> dict:
+        key, place = stored["__key__"], f"{stored['__url__']}: {stored['__key__']}"
+        try:
+            meta = parse_object(stored["json"], place)
+            flow = open_flow(stored["flow.bin"], meta["flow"])
+            image = decode_image(stored["first.jpg"], place, upright=False)
+        except (ValueError, KeyError, TypeError) as error:
+            raise ValueError(f"{place} cannot be decoded ({error!r})") from error
+        if image.shape[:2] != flow.shape[:2]:
+            raise ValueError(f"{place} is {image.shape[:2]} and its flow {flow.shape[:2]}")
+        self._source.pair = image, flow, np.ones(flow.shape[:2], bool)
+        # The dataset seeds a sample by (seed, epoch, position): here by the key too.
+        sample = self._samples[0, (epoch << 32) | zlib.crc32(key.encode())]
+        del sample["index"]
+        return dict(sample, key=key, video=PurePosixPath(stored["__url__"]).stem)
+
+
+def _open(shards: Sequence[str]) -> Iterator[dict]:
+    """Open one shard after the other, as webdataset's expander takes them."""
+    import fsspec
+
+    for address in shards:
+        with fsspec.open(address, "rb") as stream:
+            yield dict(url=address, stream=stream)

@@ -1,0 +1,175 @@
+"""One training run from a config: where its data is, what it needs of the machine, and training to its end."""
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from mmengine.config import Config
+from mmengine.device import utils as device_utils
+
+from cmp.engine.adjust import set_batch_size, set_precision, set_seed, set_steps
+from cmp.engine.config import check_training_config, read_config
+from cmp.engine.processes import leave_together
+from cmp.engine.provenance import record_start
+from cmp.engine.resume import last_checkpoint
+from cmp.engine.runner import ResumableRunner
+from cmp.engine.tracking import add_tracker
+from cmp.engine.trained_model import unwrapped, with_classes
+
+
+class FinishedRun(NamedTuple):
+    """What is left of a run that has ended."""
+
+    runner: ResumableRunner
+    start: dict  # what `record_start` wrote; empty in all processes but the first
+    stopped_by: str | None  # name of the signal that stopped it before its end
+
+    @property
+    def last_checkpoint(self) -> str | None:
+        """Path of the newest checkpoint; None if none was due."""
+        newest = last_checkpoint(self.runner.work_dir)
+        return None if newest is None else str(newest)
+
+
+def training_config(
+    recipe: str | os.PathLike,
+    *,
+    data: Sequence[str | os.PathLike] | None = None,
+    work_dir: str | os.PathLike | None = None,
+    steps: int | None = None,
+    batch_size: int | None = None,
+    seed: int | None = None,
+    precision: str | None = None,
+    options: Mapping[str, object] | None = None,
+    track: str | None = None,
+) -> tuple[Config, list[str]]:
+    """The config of a run with what was chosen, and lines that say what follows from the choices; no data is read.
+
+    Args:
+        recipe: a config file or the name of a recipe, as for `find_recipe`.
+        data: what to train and validate on instead of the config's paths.
+        work_dir: folder of the run; None: work_dirs/CONFIG.
+        steps, batch_size, seed, precision: as for the functions of `cmp.engine.adjust`; None: the config's.
+        options: dotted keys of the config to new values.
+        track: "wandb" or "mlflow", to which what is logged is sent too; see `add_tracker`.
+
+    Raises:
+        FileNotFoundError, ValueError: the config or a value is wrong.
+    """
+    config = read_config(recipe, options)
+    check_training_config(config)
+    notes = []
+    if steps is not None:
+        notes.append(set_steps(config, steps))
+    if batch_size is not None:
+        notes.append(set_batch_size(config, batch_size))
+    if seed is not None:
+        set_seed(config, seed)
+    if precision is not None:
+        set_precision(config, precision)
+    if data:
+        put_data(config, list(map(str, data)))
+    config.work_dir = str(work_dir or Path("work_dirs") / Path(config.filename).stem)
+    if track is not None:
+        add_tracker(config, track)
+    return config, notes
+
+
+@contextmanager
+def on_device(device: str | None) -> Iterator[None]:
+    """Train on this device in the block: "cpu", "cuda" or "cuda:N"; None: a GPU where there is one.
+
+    Raises:
+        ValueError: torch does not see such a GPU, or the name is another one.
+    """
+    if device is None:
+        yield
+        return
+    kind, _, number = device.partition(":")
+    if kind not in ("cpu", "cuda") or number and not number.isdigit() or device.startswith("cpu:"):
+        raise ValueError(f"--device must be cpu, cuda or cuda:N, got {device!r}")
+    if kind == "cuda":
+        if int(number or 0) >= torch.cuda.device_count():
+            raise ValueError(f"--device {device}: torch sees {torch.cuda.device_count()} GPUs here")
+        if number:
+            torch.cuda.set_device(int(number))
+    before, device_utils.DEVICE = device_utils.DEVICE, kind
+    try:
+        yield
+    finally:
+        device_utils.DEVICE = before
+
+
+def put_data(config: Config, paths: Sequence[str]) -> None:
+    """Train and validate on these paths: the datasets' `source.paths`, or `paths` where a dataset has no source."""
+    for loader in (config.train_dataloader, config.get("val_dataloader")):
+        if loader is not None:
+            loader.dataset.get("source", loader.dataset).paths = paths
+
+
+def check_data(config: Config, paths: Sequence[str] | None = None) -> None:
+    """Report a wrong path before anything is printed or built: a source is opened once.
+
+    Args:
+        config: with these paths in it.
+        paths: what --data named; None: the config's own paths are used.
+
+    Raises:
+        FileNotFoundError, ValueError: a path does not exist, or the source of `put_data` cannot be opened.
+    """
+    dataset = config.train_dataloader.dataset
+    source = dataset.get("source", dataset)
+    named = source.get("paths") if paths is None else paths
+    missing = [str(path) for path in named or () if not Path(path).exists()]
+    if missing and paths is None:
+        what = "pair store" if "source" in dataset else "data"
+        raise FileNotFoundError(f"no {what} here: {', '.join(missing)}; name yours with --data")
+    if missing:
+        raise FileNotFoundError(f"--data: {', '.join(missing)}: no such file or folder")
+    if "source" in dataset:
+        source = with_classes(dataset.source, "train_dataloader.dataset.source")
+        source.pop("type")(**source)
+
+
+def check_machine(config: Config) -> None:
+    """Refuse a config that asks for batch norm over processes where that cannot be.
+
+    Raises:
+        ValueError: sync_bn is set, and there is no GPU or no launcher started this process.
+    """
+    if not config.get("sync_bn"):
+        return
+    if not torch.cuda.is_available():
+        raise ValueError("sync_bn needs GPUs: torch's SyncBatchNorm does not run on CPUs (--cfg-options sync_bn=None)")
+    if "RANK" not in os.environ:
+        raise ValueError("sync_bn needs processes that share batches: start it by tools/dist_train.sh, also for one")
+
+
+def train_run(config: Config, *, resume_from: str | None) -> FinishedRun:
+    """Train what a config describes to its end, or until a stop signal, and leave the other processes together.
+
+    Args:
+        config: complete, with its work_dir; `join_processes` was called where there are several.
+        resume_from: the checkpoint to go on from; None starts anew.
+
+    Raises:
+        Whatever the parts that the config names raise; see `cmp.engine.errors`.
+    """
+    if resume_from:
+        config.load_from, config.resume = resume_from, True
+    runner = ResumableRunner.from_cfg(config)
+    start = {}
+    if runner.rank == 0:
+        loss = getattr(unwrapped(runner.model), "loss_unit", None)
+        start = record_start(runner.work_dir, resumed_from=resume_from, num_processes=runner.world_size, loss=loss)
+        runner.logger.info(
+            f"torch {start['torch']} on {start['device']}, {start['processes']} process(es), seed {runner.seed}; "
+            f"the whole config, starts.jsonl, checkpoints and log are in {runner.work_dir}"
+        )
+    runner.train()
+    finished = FinishedRun(runner, start, runner.train_loop.stopped_by)
+    leave_together()
+    return finished

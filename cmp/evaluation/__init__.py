@@ -1,0 +1,1 @@
+"""How well a network propagates guidance: metric, controls, interpolations without a network, and pictures."""

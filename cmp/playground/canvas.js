@@ -1,0 +1,371 @@
+// Draws arrows over the image and sends all of them to the server after every change.
+// An arrow is [x0, y0, x1, y1] in pixels of the image, pixel centers at whole numbers. Where x1 = x0 and y1 = y0 it is a
+// still point. props.value: image (data URL), width, height, arrows to begin with, hold, border ([x, y], ...: the still
+// points that the server adds if hold is on), borderGap (px, within which an arrow's start replaces one), maxArrows.
+const SHARPER = 2; // canvas pixels per image pixel, so that arrows are not coarse
+const CLICK_PX = 4; // a drag shorter than this on the screen is a click
+const GRAB_PX = 9; // a start or a tip is grabbed within this on the screen
+const MAX_TEXT = 32768; // characters of a file of arrows
+const stage = element.querySelector(".stage");
+const canvas = element.querySelector("canvas");
+const count = element.querySelector(".count");
+const hold = element.querySelector(".hold");
+const strength = element.querySelector(".strength");
+const strengthShown = element.querySelector(".strength-shown");
+const arrowsFile = element.querySelector(".arrows-file");
+const pen = canvas.getContext("2d");
+let image = null; // an <img>
+let arrows = [];
+let pending = null; // the arrow that is being drawn
+let grabbed = null; // what is being moved: { index, part: "start" or "tip", before: the arrow, moved }
+let selected = -1; // index of the arrow that was touched last
+let cursor = null; // where the keys are, [x, y]
+let pressedAt = null; // where on the screen a drag began
+
+function paint() {
+  if (!image) return;
+  pen.setTransform(SHARPER, 0, 0, SHARPER, 0, 0);
+  pen.drawImage(image, 0, 0, props.value.width, props.value.height);
+  pen.translate(0.5, 0.5); // from here on a whole number is the center of a pixel
+  const unit = Math.max(1, Math.min(props.value.width, props.value.height) / 200);
+  const drawn = pending ? [...arrows, pending] : arrows;
+  for (const [x, y] of stillBorder(drawn)) drawDot(x, y, 2.2 * unit, "#e8262c", unit);
+  if (selected >= 0 && selected < arrows.length && !pending) drawHalo(arrows[selected], unit);
+  for (const arrow of drawn) drawArrow(arrow, unit);
+  if (cursor && document.activeElement === canvas) {
+    pen.strokeStyle = "white";
+    pen.lineWidth = unit;
+    pen.globalCompositeOperation = "difference";
+    pen.beginPath();
+    pen.moveTo(cursor[0] - 8 * unit, cursor[1]);
+    pen.lineTo(cursor[0] + 8 * unit, cursor[1]);
+    pen.moveTo(cursor[0], cursor[1] - 8 * unit);
+    pen.lineTo(cursor[0], cursor[1] + 8 * unit);
+    pen.stroke();
+    pen.globalCompositeOperation = "source-over";
+  }
+  const still = arrows.filter(isStill).length;
+  const moving = arrows.length - still;
+  const words = [];
+  if (moving) words.push(moving + (moving === 1 ? " arrow" : " arrows"));
+  if (still) words.push(still + (still === 1 ? " still point" : " still points"));
+  count.textContent = words.join(", ") || "no arrows";
+}
+
+function isStill(arrow) {
+  return arrow[0] === arrow[2] && arrow[1] === arrow[3];
+}
+
+// The border's points that are far enough from every arrow's start, as the server has them.
+function stillBorder(drawn) {
+  if (!hold.checked) return [];
+  const near = ([x, y]) => drawn.some((arrow) => Math.hypot(arrow[0] - x, arrow[1] - y) <= props.value.borderGap);
+  return props.value.border.filter((point) => !near(point));
+}
+
+function drawDot(x, y, radius, color, unit) {
+  pen.beginPath();
+  pen.arc(x, y, radius, 0, 2 * Math.PI);
+  pen.fillStyle = color;
+  pen.strokeStyle = "white";
+  pen.lineWidth = 1.2 * unit;
+  pen.fill();
+  pen.stroke();
+}
+
+function drawHalo([x0, y0, x1, y1], unit) {
+  pen.strokeStyle = "rgba(255, 255, 255, 0.55)";
+  pen.lineWidth = 9 * unit;
+  pen.lineCap = "round";
+  pen.beginPath();
+  pen.moveTo(x0, y0);
+  pen.lineTo(x1 + 0.01, y1);
+  pen.stroke();
+}
+
+function drawArrow(arrow, unit) {
+  const [x0, y0, x1, y1] = arrow;
+  if (isStill(arrow)) {
+    drawDot(x0, y0, 3.2 * unit, "#e8262c", unit);
+    return;
+  }
+  const factor = Number(strength.value);
+  if (factor !== 1) {
+    pen.strokeStyle = "#ff5ad9"; // how far it goes with the strength
+    pen.lineWidth = 4.5 * unit;
+    pen.lineCap = "butt";
+    pen.beginPath();
+    pen.moveTo(x0, y0);
+    pen.lineTo(x0 + factor * (x1 - x0), y0 + factor * (y1 - y0));
+    pen.stroke();
+  }
+  const angle = Math.atan2(y1 - y0, x1 - x0);
+  const head = Math.min(9 * unit, 0.6 * Math.hypot(x1 - x0, y1 - y0));
+  for (const [color, width] of [["black", 3.6 * unit], ["#ffdc00", 1.8 * unit]]) {
+    pen.strokeStyle = color;
+    pen.lineWidth = width;
+    pen.lineCap = pen.lineJoin = "round";
+    pen.beginPath();
+    pen.moveTo(x0, y0);
+    pen.lineTo(x1, y1);
+    for (const side of [-1, 1]) {
+      pen.moveTo(x1, y1);
+      pen.lineTo(x1 - head * Math.cos(angle + side * 0.5), y1 - head * Math.sin(angle + side * 0.5));
+    }
+    pen.stroke();
+  }
+  drawDot(x0, y0, 2.4 * unit, "#ffdc00", unit);
+}
+
+function send() {
+  paint();
+  trigger("draw", { arrows: arrows, border: hold.checked, strength: Number(strength.value) });
+}
+
+function finish(arrow) {
+  pending = null;
+  if (arrows.length >= props.value.maxArrows) {
+    paint();
+    count.textContent = "at most " + props.value.maxArrows + " arrows and points";
+    return;
+  }
+  arrows.push(arrow);
+  selected = arrows.length - 1;
+  send();
+}
+
+function remove(index) {
+  if (index < 0 || index >= arrows.length) return;
+  arrows.splice(index, 1);
+  selected = -1;
+  send();
+}
+
+const actions = {
+  undo() {
+    if (pending) pending = null;
+    else if (arrows.length) arrows.pop();
+    else return;
+    selected = -1;
+    send();
+  },
+  clear() {
+    if (!arrows.length && !pending) return;
+    arrows = [];
+    pending = null;
+    selected = -1;
+    send();
+  },
+  run: send,
+  open() {
+    arrowsFile.click();
+  },
+};
+
+function clamped(x, y) {
+  return [
+    Math.min(Math.max(x, 0), props.value.width - 1),
+    Math.min(Math.max(y, 0), props.value.height - 1),
+  ].map((v) => Math.round(v * 10) / 10);
+}
+
+function place(event) {
+  const box = canvas.getBoundingClientRect();
+  return clamped(
+    ((event.clientX - box.left) * props.value.width) / box.width - 0.5,
+    ((event.clientY - box.top) * props.value.height) / box.height - 0.5,
+  );
+}
+
+// The arrow whose start or tip is at that place of the screen, newest first; null if there is none.
+function atHandle(event) {
+  const box = canvas.getBoundingClientRect();
+  const reach = (GRAB_PX * props.value.width) / box.width;
+  const [x, y] = place(event);
+  for (const [part, at] of [["tip", 2], ["start", 0]]) {
+    for (let index = arrows.length - 1; index >= 0; index--) {
+      if (Math.hypot(arrows[index][at] - x, arrows[index][at + 1] - y) <= reach) return { index, part };
+    }
+  }
+  return null;
+}
+
+// The grabbed arrow with its grabbed end at that place.
+function movedTo(event) {
+  const [x0, y0, x1, y1] = grabbed.before;
+  const [x, y] = place(event);
+  if (grabbed.part === "tip" && !isStill(grabbed.before)) return [x0, y0, x, y];
+  // All of the arrow moves, as far as it stays in the image.
+  const [dx, dy] = grabbed.part === "tip" ? [x - x1, y - y1] : [x - x0, y - y0];
+  const within = (d, a, b, size) => Math.max(-Math.min(a, b), Math.min(size - 1 - Math.max(a, b), d));
+  const right = Math.round(10 * within(dx, x0, x1, props.value.width)) / 10;
+  const down = Math.round(10 * within(dy, y0, y1, props.value.height)) / 10;
+  return [x0 + right, y0 + down, x1 + right, y1 + down];
+}
+
+canvas.addEventListener("pointerdown", (event) => {
+  if (!image || event.button !== 0) return;
+  canvas.setPointerCapture(event.pointerId);
+  cursor = null;
+  pressedAt = [event.clientX, event.clientY];
+  const handle = atHandle(event);
+  if (handle) {
+    grabbed = { ...handle, before: arrows[handle.index], moved: false };
+    selected = handle.index;
+    pending = null;
+  } else {
+    const start = place(event);
+    pending = [...start, ...start];
+  }
+  paint();
+});
+canvas.addEventListener("pointermove", (event) => {
+  if (!image) return;
+  if (!pressedAt) {
+    canvas.style.cursor = atHandle(event) ? "grab" : "crosshair";
+    return;
+  }
+  const far = Math.hypot(event.clientX - pressedAt[0], event.clientY - pressedAt[1]) >= CLICK_PX;
+  if (grabbed && (far || grabbed.moved)) {
+    grabbed.moved = true;
+    arrows[grabbed.index] = movedTo(event);
+  } else if (pending) {
+    pending = [pending[0], pending[1], ...place(event)];
+  }
+  paint();
+});
+canvas.addEventListener("pointerup", (event) => {
+  if (!pressedAt) return;
+  const way = Math.hypot(event.clientX - pressedAt[0], event.clientY - pressedAt[1]);
+  pressedAt = null;
+  if (grabbed) {
+    const { moved } = grabbed;
+    grabbed = null;
+    if (moved) send();
+  } else if (pending) {
+    finish([pending[0], pending[1], ...(way < CLICK_PX ? pending.slice(0, 2) : place(event))]);
+  }
+});
+canvas.addEventListener("pointercancel", letGo);
+canvas.addEventListener("dblclick", (event) => {
+  const handle = image && atHandle(event);
+  if (handle) remove(handle.index);
+});
+
+function letGo() {
+  if (grabbed) arrows[grabbed.index] = grabbed.before;
+  pending = pressedAt = grabbed = null;
+  paint();
+}
+
+hold.addEventListener("change", () => image && send());
+strength.addEventListener("input", () => {
+  strengthShown.textContent = Number(strength.value).toFixed(2) + " ×";
+  paint();
+});
+strength.addEventListener("change", () => image && send());
+
+canvas.addEventListener("focus", paint);
+canvas.addEventListener("blur", paint);
+
+const steps = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
+canvas.addEventListener("keydown", (event) => {
+  if (!image || event.ctrlKey || event.metaKey || event.altKey) return;
+  cursor = cursor || clamped(Math.round(props.value.width / 2), Math.round(props.value.height / 2));
+  const step = steps[event.key];
+  if (step) {
+    const far = event.shiftKey ? 16 : 2;
+    cursor = clamped(cursor[0] + far * step[0], cursor[1] + far * step[1]);
+    if (pending) pending = [pending[0], pending[1], ...cursor];
+    paint();
+  } else if (event.key === "Enter") {
+    if (pending) finish(pending);
+    else pending = [...cursor, ...cursor];
+    paint();
+  } else if (event.key === " ") {
+    finish([...cursor, ...cursor]);
+  } else if (event.key === "Escape") {
+    letGo();
+  } else if (event.key === "Delete" || event.key === "Backspace") {
+    remove(selected);
+  } else if (event.key.toLowerCase() === "n") {
+    if (arrows.length) selected = (selected + 1) % arrows.length;
+    paint();
+  } else {
+    return;
+  }
+  event.preventDefault();
+});
+
+// Letters work wherever the focus is, except where one types.
+function onLetter(event) {
+  if (!element.isConnected) return document.removeEventListener("keydown", onLetter);
+  const typing = event.target.closest && event.target.closest("input, textarea, select, [contenteditable=true]");
+  const undo = event.key === "z" && (event.ctrlKey || event.metaKey);
+  if (typing || ((event.ctrlKey || event.metaKey || event.altKey) && !undo)) return;
+  const name = undo ? "undo" : { u: "undo", c: "clear", r: "run" }[event.key.toLowerCase()];
+  if (!name || !image) return;
+  event.preventDefault();
+  actions[name]();
+}
+document.addEventListener("keydown", onLetter);
+element.querySelector(".toolbar").addEventListener("click", (event) => {
+  const button = event.target.closest("button");
+  if (button && image) actions[button.dataset.act]();
+});
+
+// A file of arrows is sent as text; the server checks it, scales it to the image, and answers with arrows to draw.
+async function openArrows(file) {
+  if (!image || !file) return;
+  const text = file.size <= MAX_TEXT ? await file.text() : null;
+  if (text === null) count.textContent = file.name + ": too large for a file of arrows";
+  else trigger("arrows", { text: text });
+}
+arrowsFile.addEventListener("change", () => {
+  openArrows(arrowsFile.files[0]);
+  arrowsFile.value = ""; // so that the same file can be chosen again
+});
+
+// A dropped image goes the way of a chosen one: through the upload button's own input.
+stage.addEventListener("dragover", (event) => {
+  event.preventDefault();
+  stage.classList.add("over");
+});
+stage.addEventListener("dragleave", () => stage.classList.remove("over"));
+stage.addEventListener("drop", (event) => {
+  event.preventDefault();
+  stage.classList.remove("over");
+  const file = event.dataTransfer.files[0];
+  if (!file) return;
+  if (file.name.toLowerCase().endsWith(".json")) {
+    openArrows(file);
+    return;
+  }
+  const input = document.querySelector("input[type=file]:not(.arrows-file)"); // the only one on the page
+  const one = new DataTransfer();
+  one.items.add(file);
+  input.files = one.files;
+  input.dispatchEvent(new Event("change", { bubbles: true }));
+});
+
+function load() {
+  if (!props.value) return;
+  const opened = new Image();
+  opened.onload = () => {
+    image = opened;
+    arrows = props.value.arrows.map((arrow) => [...arrow]);
+    pending = pressedAt = grabbed = cursor = null;
+    selected = -1;
+    hold.checked = props.value.hold;
+    strength.value = 1;
+    strengthShown.textContent = "1.00 ×";
+    canvas.width = SHARPER * props.value.width;
+    canvas.height = SHARPER * props.value.height;
+    stage.classList.add("ready");
+    if (arrows.length) send();
+    else paint();
+  };
+  opened.src = props.value.image;
+}
+watch("value", load);
+load();
