@@ -3,6 +3,7 @@
 import importlib
 import importlib.util
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -30,6 +31,15 @@ def format_each_config_once():
     module.FormatCode = format_once
     yield
     module.FormatCode = plain
+
+
+@pytest.fixture(autouse=True)
+def signals_as_before():
+    """Undo what a test leaves ignored: a run that was stopped ignores later signals, and so would its child processes."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 @pytest.fixture(scope="session")

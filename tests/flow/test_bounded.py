@@ -116,7 +116,7 @@ def test_a_flow_file_of_a_terabyte_and_what_is_not_a_file_are_refused_unread(tmp
             read_flow(tmp_path / name)
         (tmp_path / name).unlink()
         os.mkfifo(tmp_path / name)
-        with pytest.raises(ValueError, match=f"{name}: is a pipe or a device"):
+        with pytest.raises(ValueError, match=rf"{name}: is a pipe \(FIFO\), not a file"):
             read_flow(tmp_path / name)
     with pytest.raises(IsADirectoryError):
         read_plain_file(tmp_path, 9)

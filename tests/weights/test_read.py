@@ -61,6 +61,12 @@ def test_a_tar_archive_is_refused_before_torch_sees_it(tmp_path, monkeypatch):
             archive.addfile(member, io.BytesIO(data))
     seen = []
     monkeypatch.setattr(torch, "load", lambda *args, **kwargs: seen.append(args))
+    with pytest.raises(ValueError, match="of_2017.pth is a tar archive, not weights"):
+        read_weight_file(path)
+    header = bytearray(path.read_bytes())  # of the time before tar archives began with a magic
+    header[257:265], header[148:156] = bytes(8), b" " * 8
+    header[148:156] = b"%06o\0 " % sum(header[:512])
+    path.write_bytes(header)
     with pytest.raises(ValueError, match="of_2017.pth is a tar archive, as torch wrote before"):
         read_weight_file(path)
     assert seen == []
