@@ -161,7 +161,8 @@ def test_a_run_resumed_from_its_state_has_the_losses_of_one_that_went_on(device)
 
 
 @pytest.mark.parametrize("recipe", [*(pytest.param(name, marks=pytest.mark.slow) for name in PUBLISHED), STARTER])
-def test_the_forward_pass_and_the_loss_are_captured_without_a_graph_break(device, recipe):
+def test_the_forward_pass_and_the_loss_are_captured_in_one_graph_but_for_the_list_of_points(device, recipe):
+    """The list's length depends on the values of the mask, which a graph cannot hold; only attention needs the list."""
     model, _ = trained(recipe, device)
     network = without_dropout(model).network
     batch = batch_of(64 if recipe == STARTER else 128, device)
@@ -169,7 +170,8 @@ def test_the_forward_pass_and_the_loss_are_captured_without_a_graph_break(device
     captured = torch.compile(lambda **b: network(**b, mode="loss")["loss"], backend="eager", fullgraph=False)
     plain = network(**batch, mode="loss")["loss"]
     explained = torch._dynamo.explain(lambda **b: network(**b, mode="tensor"))(**batch)
-    assert explained.graph_break_count == 0, [str(reason.reason) for reason in explained.break_reasons]
+    where = {reason.user_stack[-1].name for reason in explained.break_reasons}
+    assert where <= ({"list_points"} if recipe == STARTER else set())
     torch.testing.assert_close(captured(**batch), plain, rtol=1e-4, atol=1e-4)
 
 
