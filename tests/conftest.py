@@ -35,7 +35,7 @@ def format_each_config_once():
 
 @pytest.fixture(autouse=True)
 def signals_as_before():
-    """Undo what a test leaves ignored: a run that was stopped ignores later signals, and so would its child processes."""
+    """Undo what a test leaves ignored: a stopped run ignores later signals, and its child processes would too."""
     before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)}
     yield
     for number, handler in before.items():
