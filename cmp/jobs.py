@@ -242,6 +242,7 @@ def evaluate_propagation(
     out: PathValue | None = None,
     interpolations: Sequence[str] = ("nearest", "inverse_distance", "fading"),
     rows: int = 6,
+    beside: PathValue | None = None,
     device: str | None = None,
 ) -> dict:
     """Endpoint error of predicted flow on pairs, with two controls and interpolations; as `evaluate_checkpoint`.
@@ -255,6 +256,7 @@ def evaluate_propagation(
         out: folder for metrics.json, table.txt and predictions.png; None: nothing is kept.
         interpolations: methods without a network to compare with.
         rows: samples in the picture.
+        beside: another checkpoint, or "starter", whose error on the same pairs is the metric epe_beside.
         device: where to compute; None: a GPU where there is one.
 
     Returns:
@@ -275,6 +277,7 @@ def evaluate_propagation(
             points=points,
             interpolations=interpolations,
             rows=rows,
+            beside=beside,
             device=device,
         )
         if out is not None:

@@ -71,7 +71,8 @@ else
 fi
 
 echo "== 4/5 what was learned"
-"$python" tools/evaluate.py propagation "$config" "$checkpoint" --data "$out/pairs" --out "$out/judged"
+"$python" tools/evaluate.py propagation "$config" "$checkpoint" --data "$out/pairs" --out "$out/judged" --beside starter
+echo "The network saw minutes of these videos; the starter network comes with the package and saw hours of others."
 
 echo "== 5/5 export"
 "$python" tools/export_backbone.py "$checkpoint" "$out/backbone_resnet18.pth" --format torchvision --overwrite

@@ -91,6 +91,9 @@ def parse_args(argv: Sequence[str] | None, prog: str) -> argparse.Namespace:
         default=["nearest", "inverse_distance", "fading"],
         help="methods without a network to compare with; edge_aware takes half a second per pair",
     )
+    task.add_argument(
+        "--beside", metavar="CHECKPOINT", help="another checkpoint (or starter): its error becomes a row of the table"
+    )
     task.add_argument("--rows", type=int, choices=range(1, 65), metavar="N", default=6, help="samples in the picture")
     task.add_argument(
         "--device", default=argparse.SUPPRESS, help="where to compute (default: a GPU where there is one)"
@@ -269,6 +272,7 @@ def run_propagation(args: argparse.Namespace, prog: str) -> int:
         points=args.points,
         interpolations=args.interpolations,
         rows=args.rows,
+        beside=args.beside,
         device=getattr(args, "device", None),
     )
     found = done.result
@@ -283,7 +287,7 @@ def run_propagation(args: argparse.Namespace, prog: str) -> int:
 
 def check_arguments(args: argparse.Namespace) -> None:
     """Refuse outputs that would overwrite inputs, and configs that do not exist, before the work."""
-    names = ("config", "checkpoint", "backbone", "data")
+    names = ("config", "checkpoint", "beside", "backbone", "data")
     reads = {name.upper(): getattr(args, name) for name in names if getattr(args, name, None) is not None}
     out = getattr(args, "work_dir", None) or getattr(args, "out", None)
     made = files_in(out, ("metrics.json", "table.txt", "predictions.png", "starts.jsonl"))

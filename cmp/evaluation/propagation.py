@@ -33,11 +33,24 @@ class PropagationResult(NamedTuple):
     videos: int  # how many videos they are from
     pairs_in_all: int  # how many pairs there are in the data
     rows: list[dict]  # for `prediction_sheet`; empty without a network
+    beside: str | None = None  # the checkpoint whose endpoint error is "epe_beside"
 
     @property
     def table(self) -> str:
         """The metrics as text."""
-        return points_table(self.metrics) if len(self.metrics) > 1 else controls_table(*self.metrics.values())
+        if len(self.metrics) > 1:
+            return points_table(self.metrics, self.beside)
+        return controls_table(*self.metrics.values(), self.beside)
+
+    def add_beside(self, other: "PropagationResult", name: str) -> "PropagationResult":
+        """This result with the endpoint errors of another network on the same pairs, as "epe_beside".
+
+        Args:
+            other: what `evaluate_propagation` found with the same config and numbers of points.
+            name: of the other network, for the table.
+        """
+        metrics = {n: found | dict(epe_beside=other.metrics[n]["epe"]) for n, found in self.metrics.items()}
+        return self._replace(metrics=metrics, beside=name)
 
 
 def evaluate_propagation(
@@ -98,6 +111,8 @@ class PropagationEvaluation(NamedTuple):
         found = self.result
         which = dict(part=self.part, why=self.why, pairs=found.pairs, videos=found.videos, points=list(found.metrics))
         which["pairs_in_all"] = found.pairs_in_all
+        if found.beside is not None:
+            which["beside"] = found.beside
         metrics = {"points": found.metrics} if len(found.metrics) > 1 else next(iter(found.metrics.values()))
         return {**metrics, "judged": which}
 
@@ -149,6 +164,7 @@ def evaluate_checkpoint(
     points: Sequence[int | str] = ("all",),
     interpolations: Sequence[str] = ("nearest", "inverse_distance", "fading"),
     rows: int = 6,
+    beside: str | PathLike | None = None,
     device: str | None = None,
 ) -> PropagationEvaluation:
     """Measure how well a checkpoint propagates guidance on pairs, as `evaluate_propagation`.
@@ -160,6 +176,7 @@ def evaluate_checkpoint(
         part: "all", "val" or "train"; None: as `choose_part` chooses.
         points, interpolations: as for `evaluate_propagation`.
         rows: samples in the picture.
+        beside: another checkpoint, whose endpoint error on the same pairs becomes a row of the table.
         device: where to compute; None: a GPU where there is one.
 
     Raises:
@@ -167,9 +184,13 @@ def evaluate_checkpoint(
     """
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     read = None if checkpoint is None else read_checkpoint(checkpoint)
+    other = None if beside is None else read_checkpoint(beside).network().to(device)
     found, part, why = propagation_config(config, read, data=data, part=part)
     model = None if read is None else read.network().to(device)
     result = evaluate_propagation(
         found, model, points=points, interpolations=interpolations, max_rows=rows, device=device
     )
+    if other is not None:
+        second = evaluate_propagation(found, other, points=points, interpolations=(), max_rows=0, device=device)
+        result = result.add_beside(second, str(beside))
     return PropagationEvaluation(found, part, why, result)

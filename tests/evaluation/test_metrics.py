@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from cmp.evaluation.metrics import FlowMetric, keep_points
+from cmp.evaluation.propagation import PropagationResult
 from cmp.evaluation.tables import controls_table, points_table
 
 
@@ -145,6 +146,23 @@ def test_the_table_compares_each_row_with_the_network():
     values = [line.split()[-2:] for line in lines[1:]]
     assert values == [["2.000", "1.00"], ["5.000", "2.50"], ["-", "-"], ["4.000", "2.00"], ["-", "-"], ["-", "-"]]
     assert lines[2].startswith("guidance dropped") and len({len(line) for line in lines}) == 1
+
+
+def test_another_networks_error_is_a_row_of_its_own():
+    result = PropagationResult({"all": {"epe": 2.0}}, 1, 1, 1, [])
+    other = PropagationResult({"all": {"epe": 3.0, "epe_shuffled_image": 9.0}}, 1, 1, 1, [])
+    for name, label in (
+        ("starter", "the starter network"),
+        ("runs/a_longer_name.pth", "for comparison: ..nger_name.pth"),
+    ):
+        beside = result.add_beside(other, name)
+        assert [line for line in beside.table.splitlines() if line.startswith(label)] == [
+            f"{label:32}   3.000       1.50"
+        ]
+        assert "9.000" not in beside.table and "3.000" not in result.table
+    both = PropagationResult({"1": {"epe": 2.0}, "all": {"epe": 1.0}}, 1, 1, 1, [])
+    several = both.add_beside(PropagationResult({"1": {"epe": 4.0}, "all": {"epe": 5.0}}, 1, 1, 1, []), "starter")
+    assert "the starter network                 4.000    5.000" in several.table
 
 
 def test_inputs_are_not_written_to():

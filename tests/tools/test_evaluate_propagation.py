@@ -98,6 +98,13 @@ def test_all_pairs_are_judged_of_a_store_that_was_not_trained_on_and_held_out_on
     assert line.startswith("evaluated 36 of 36 pairs, from 12 videos")
 
 
+def test_another_network_is_evaluated_on_the_same_pairs_and_a_typo_is_refused(place, capsys):
+    rows = judge(place, capsys, "--beside", place / "net.pth")[2]
+    assert rows["for comparison: net.pth"] == [rows["the network"][0], "1.00"]
+    status, _, _, error = judge(place, capsys, "--beside", place / "nett.pth")
+    assert status == 2 and "no such file" in error and "nett.pth" in error
+
+
 def test_the_checkpoint_and_not_the_config_tells_what_was_trained_on_and_its_text_is_not_run(place, tmp_path):
     config = Config.fromfile(place / "config.py")
     config.train_dataloader.dataset.source.paths = ["elsewhere"]
