@@ -2,7 +2,6 @@
 
 import math
 import os
-from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from reprlib import repr as shown
@@ -15,6 +14,7 @@ from mmengine.optim import OptimWrapper, OptimWrapperDict
 from mmengine.runner import Runner
 from torch import nn
 
+from cmp.engine.schedule import Schedule
 from cmp.engine.short_log import shorten
 from cmp.engine.trained_model import build_trained_model, without_process_wrapper
 from cmp.files import remove_leftovers, write_file
@@ -127,12 +127,19 @@ class ResumableRunner(Runner):
             )
         self._resume_seed(filename, meta.get("seed"))
         self._resume_counters(filename, hub)
-        if resume_optimizer and "optimizer" in checkpoint:
+        schedule = None
+        if self.optim_wrapper is not None:
             self.optim_wrapper = self.build_optim_wrapper(self.optim_wrapper)
-            _load_optimizer(filename, self.optim_wrapper, checkpoint["optimizer"])
         if resume_param_scheduler and self.param_schedulers is not None and "param_schedulers" in checkpoint:
             self.param_schedulers = self.build_param_scheduler(self.param_schedulers)
-            _load_schedule(filename, self.param_schedulers, checkpoint["param_schedulers"])
+            schedule = Schedule(self.param_schedulers)
+        if resume_optimizer and "optimizer" in checkpoint:
+            _load_optimizer(filename, self.optim_wrapper, checkpoint["optimizer"])
+        if schedule is not None and not schedule.resume(filename, checkpoint["param_schedulers"], self.iter):
+            rate = max(next(iter(self.optim_wrapper.get_lr().values())))
+            self.logger.warning(
+                f"the schedule of {filename} is not the config's, which is used: lr {rate:.3g} from step {self.iter}"
+            )
         self._has_loaded = True
         self.logger.info(f"resumed at step {self.iter}")
 
@@ -206,42 +213,6 @@ def _same_kind(own: object, value: object) -> bool:
     if own is None or isinstance(own, (bool, str)) or isinstance(value, bool):
         return value is None or type(own) is type(value) or own is None and isinstance(value, bool)
     return isinstance(value, (int, float)) and math.isfinite(value)
-
-
-def _load_schedule(filename: str, schedulers: list | dict, states: object) -> None:
-    """Load each scheduler's state, which may set its numbers and nothing else.
-
-    A scheduler accepts any attributes: so keys are compared with its own, and values must be plain.
-    """
-    pairs = []
-    for name, group in schedulers.items() if isinstance(schedulers, dict) else [(None, schedulers)]:
-        found = states if name is None else states.get(name) if isinstance(states, Mapping) else None
-        if not isinstance(found, list) or len(found) != len(group):
-            raise ValueError(f"{filename} has another number of schedulers than the config ({len(group)})")
-        pairs += zip(group, found)
-    for scheduler, state in pairs:
-        own = scheduler.state_dict()
-        if not isinstance(state, Mapping) or not state.keys() <= own.keys():
-            raise ValueError(f"{filename} has a schedule of another kind than the config's {type(scheduler).__name__}")
-        state = dict(state)
-        for key, value in state.items():
-            if isinstance(own[key], Counter) and _counts(value):  # milestones: a plain dict where a file was read
-                state[key] = Counter(value)
-            elif callable(own[key]) or type(own[key]) is not type(value) and not _both_numbers(own[key], value):
-                raise ValueError(
-                    f"{filename} has a schedule with {key} = {shown(value)}: expected something like {shown(own[key])}"
-                )
-        scheduler.load_state_dict(state)
-
-
-def _counts(value: object) -> bool:
-    """Whether a value is a dict of whole numbers."""
-    return isinstance(value, Mapping) and all(isinstance(number, int) for pair in value.items() for number in pair)
-
-
-def _both_numbers(first: object, second: object) -> bool:
-    """Whether both are numbers, or None where a number may be."""
-    return all(value is None or isinstance(value, (int, float)) for value in (first, second))
 
 
 def _whole(filename: str, name: str, value: object, high: int) -> int:

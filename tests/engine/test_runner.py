@@ -41,7 +41,7 @@ class Linear(BaseModel):
         return {"encoder": "none"}
 
 
-def runner(work_dir, *, resume=None):
+def runner(work_dir, *, resume=None, schedule=None, steps=6):
     torch.manual_seed(1)
     return ResumableRunner(
         model=Linear(),
@@ -49,9 +49,9 @@ def runner(work_dir, *, resume=None):
         train_dataloader=dict(
             batch_size=2, num_workers=0, dataset=Numbers(), sampler=dict(type="InfiniteSampler", shuffle=False)
         ),
-        train_cfg=dict(by_epoch=False, max_iters=6, val_interval=1000),
+        train_cfg=dict(by_epoch=False, max_iters=steps, val_interval=1000),
         optim_wrapper=dict(type="OptimWrapper", optimizer=dict(type="SGD", lr=0.05, momentum=0.9)),
-        param_scheduler=[dict(type="MultiStepLR", milestones=[2, 4], gamma=0.5, by_epoch=False)],
+        param_scheduler=schedule or [dict(type="MultiStepLR", milestones=[2, 4], gamma=0.5, by_epoch=False)],
         default_hooks=dict(checkpoint=dict(type="CheckpointHook", interval=2, by_epoch=False, max_keep_ckpts=2)),
         custom_hooks=[WeightsOnlyCheckpointHook()],
         randomness=dict(seed=7),
@@ -88,6 +88,36 @@ def test_a_resumed_run_has_the_weights_optimizer_schedule_and_step_of_the_file(f
     assert all(torch.equal(value, saved["state_dict"][key]) for key, value in resumed.model.state_dict().items())
     resumed.train()  # from the data's start, where ResumableTrainLoop goes on: only the counting is compared
     assert resumed.iter == 6 and resumed.optim_wrapper.get_lr()["lr"] == [pytest.approx(0.05 / 4)]
+
+
+def cosine(steps):
+    """Warm-up, then a decay to 0 at the last step."""
+    return [
+        dict(type="LinearLR", start_factor=0.1, by_epoch=False, begin=0, end=2),
+        dict(type="CosineAnnealingLR", T_max=steps - 2, eta_min=0.0, by_epoch=False, begin=2, end=steps),
+    ]
+
+
+@pytest.mark.parametrize("steps", (6, 12))
+def test_a_run_with_another_number_of_steps_follows_its_own_schedule(steps, tmp_path, caplog):
+    """The schedule of 6 steps ends with a rate of 0, from which no recursive formula comes back."""
+    runner(tmp_path / "short", schedule=cosine(6)).train()
+    resumed = runner(tmp_path / "long", resume=tmp_path / "short" / "iter_6.pth", schedule=cosine(steps), steps=steps)
+    said = []
+    resumed.logger.warning = said.append
+    resumed.load_or_resume()
+    whole = runner(tmp_path / "whole", schedule=cosine(steps), steps=steps)
+    whole.optim_wrapper = whole.build_optim_wrapper(whole.optim_wrapper)
+    whole.param_schedulers = whole.build_param_scheduler(whole.param_schedulers)
+    for _ in range(6):
+        for scheduler in whole.param_schedulers:
+            scheduler.step()
+    expected = whole.optim_wrapper.get_lr()["lr"]
+    assert resumed.optim_wrapper.get_lr()["lr"] == pytest.approx(expected, abs=1e-12)
+    assert (expected[0] > 0.03) == (steps == 12) == bool(said)
+    assert not said or "is not the config's, which is used: lr 0.0327 from step 6" in said[0]
+    states = [[s.state_dict() for s in run.param_schedulers] for run in (resumed, whole)]
+    assert [s["_global_step"] for s in states[0]] == [s["_global_step"] for s in states[1]] == [6, 6]
 
 
 def test_python_text_in_a_checkpoint_is_not_run(finished, tmp_path):
