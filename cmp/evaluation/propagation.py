@@ -40,7 +40,7 @@ class PropagationResult(NamedTuple):
         """The metrics as text."""
         if len(self.metrics) > 1:
             return points_table(self.metrics, self.beside)
-        return controls_table(*self.metrics.values(), self.beside)
+        return controls_table(next(iter(self.metrics.values())), self.beside)
 
     def add_beside(self, other: "PropagationResult", name: str) -> "PropagationResult":
         """This result with the endpoint errors of another network on the same pairs, as "epe_beside".
