@@ -12,6 +12,7 @@ import av
 import numpy as np
 
 from cmp.images import orientation_of, turned_size
+from cmp.video.gif import fix_gif
 
 # The formats that FFmpeg may detect. Excluded are still images, and lists by which one file opens others, also over the
 # network (concat, hls, dash).
@@ -135,6 +136,7 @@ def _walk(path: str | os.PathLike, on_work: Callable[[], None] | None) -> _Walk:
                 _read_packets(walk, packets(container, stream), path, on_work)
             except av.FFmpegError as error:
                 walk.problem = f"breaks off after {len(walk.stamps)} frames ({reason_of(error)})"
+            walk.problem = walk.problem or fix_gif(path).problem
     except (av.FFmpegError, OSError) as error:
         raise ValueError(f"{path}: cannot be read as a video ({reason_of(error)})") from error
     return walk
@@ -219,11 +221,11 @@ def open_container(path: str | os.PathLike):
     opened.
     """
     path = os.path.abspath(path)  # so that no file name is taken for a protocol
-    file = None
+    file = fix_gif(path).file
     try:
         path.encode("utf-8")
     except UnicodeEncodeError:  # FFmpeg takes only text as a name, so it gets the open file
-        file = open(path, "rb")
+        file = file or open(path, "rb")
     try:
         options = {"format_whitelist": _FORMATS, "protocol_whitelist": "file"}
         with av.open(file or path, metadata_errors="replace", container_options=options) as container:

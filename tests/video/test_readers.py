@@ -525,6 +525,55 @@ def test_animated_gifs_and_pngs_are_read(tmp_path):
         assert all(np.abs(frame.image.astype(int) - frames[frame.index]).mean() < 3 for frame in found)
 
 
+def gif_blocks(data):
+    """A GIF's parts: what is before its first frame, then each frame as (delay, image)."""
+    first, *rest = data.split(b"\x21\xf9\x04")
+    return first, [(b"\x21\xf9\x04" + part[:5], part[5:]) for part in rest]
+
+
+@pytest.mark.parametrize("with_delay", [(), (3,), (0,), (4, 5)])
+def test_frames_of_a_gif_without_delays_are_all_read(tmp_path, with_delay):
+    images = [Image.fromarray(frame).quantize(16) for frame in numbered_frames(6)]
+    images[0].save(tmp_path / "whole.gif", save_all=True, append_images=images[1:], duration=100, optimize=False)
+    start, parts = gif_blocks((tmp_path / "whole.gif").read_bytes())
+    parts = [(delay if number in with_delay else b"") + image for number, (delay, image) in enumerate(parts)]
+    (tmp_path / "old.gif").write_bytes(start + b"".join(parts))
+    expected, _ = read(tmp_path / "whole.gif", range(6))
+    found, reader = read(tmp_path / "old.gif", range(6))
+    assert reader.num_frames == 6 and reader.problem is None and reader.fps == pytest.approx(10)
+    assert all(np.array_equal(one.image, other.image) for one, other in zip(found, expected, strict=True))
+
+
+def test_the_last_image_of_a_gif_that_is_cut_off_is_left_out_and_named(tmp_path):
+    images = [Image.fromarray(frame).quantize(16) for frame in numbered_frames(5)]
+    images[0].save(tmp_path / "whole.gif", save_all=True, append_images=images[1:], duration=100)
+    data = (tmp_path / "whole.gif").read_bytes()
+    start, parts = gif_blocks(data)
+    ends = np.cumsum([len(start)] + [len(delay + image) for delay, image in parts])
+    expected, _ = read(tmp_path / "whole.gif", range(5))
+    for end in (ends[2] - 1, ends[2] - 20, ends[2], ends[3] - 2, ends[4] + 9, len(data) - 1):
+        (tmp_path / "cut.gif").write_bytes(data[:end])
+        whole = int((ends[1:] <= end).sum() + (end == len(data) - 1))
+        found, reader = read(tmp_path / "cut.gif", range(whole))
+        assert reader.num_frames == whole
+        assert reader.problem == f"breaks off after {whole} whole frame{'s' * (whole > 1)}"
+        assert all(np.array_equal(one.image, other.image) for one, other in zip(found, expected))
+    (tmp_path / "cut.gif").write_bytes(data[: ends[1] - 5])
+    with pytest.raises(ValueError, match=r"cut\.gif: breaks off before the end of its first frame"):
+        open_video(tmp_path / "cut.gif")
+
+
+def test_a_gif_larger_than_the_bound_is_refused_before_it_is_read(tmp_path, monkeypatch):
+    images = [Image.fromarray(frame) for frame in numbered_frames(3)]
+    images[0].save(tmp_path / "a.gif", save_all=True, append_images=images[1:], duration=100)
+    size = (tmp_path / "a.gif").stat().st_size
+    monkeypatch.setattr("cmp.video.gif.MAX_BYTES", size)
+    assert read(tmp_path / "a.gif", [2])[1].problem is None
+    monkeypatch.setattr("cmp.video.gif.MAX_BYTES", size - 1)
+    with pytest.raises(ValueError, match=rf"a\.gif: a GIF may have 0 MiB at most, got {size} bytes"):
+        open_video(tmp_path / "a.gif")
+
+
 def test_a_pipe_is_refused_without_waiting_for_a_writer(tmp_path):
     os.mkfifo(tmp_path / "pipe.mp4")
     with pytest.raises(ValueError, match="a pipe, a device"):
