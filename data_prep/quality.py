@@ -22,6 +22,8 @@ _NOISE = 4.0  # variance that is added to both frames' before contrasts are comp
 _FOUND = 0.7  # correlation from which a window counts as found
 _TONES = 128  # bins of gray levels that the change of light is fitted to
 _LOCAL = 1.85  # windows with a light each explain more by chance than one curve: fades of one scene are still found
+_SOFT = 2.75  # of details alone they explain still more
+_SAME_DETAILS, _CLIPPED = 0.06, 250  # a light that moves leaves less; clipped pixels do not count
 _LOST = 0.7  # structure that is lost counts with this weight against light that differs from place to place
 _NOTHING_MOVED_PX = 1.0
 _FOLLOWED = 0.5  # motion, and not light, if warping leaves less than this share of a window's variance
@@ -68,11 +70,12 @@ def score_pair(
         uneven_light: how much of that change an even change of light does not explain, 0 (light explains all) to 1.
             Light is even if one smooth curve maps the gray levels of the first frame to those of the second, warped
             back by the flow, everywhere (gain, offset, gamma, clipping). The curve is the best parabola, from the first
-            to the second or the other way. The score is the lowest of three values. The first is the mean gray-level
+            to the second or the other way. The score is the lowest of several values. The first is the mean gray-level
             difference after the curve, as a share of that before it, or of twice the deviation of the gray levels if
             that is less. The second is the mean change of contrast, |log(deviation before / after)|, after the curve,
             in those windows of 9 x 9 with texture that are found again: in a dissolve one scene's contrast falls while
-            the other's rises. The third is for light on a part of the frame (a shadow, a lamp): see `_locally_uneven`.
+            the other's rises. The others are for light on a part of the frame (a shadow, a lamp), with the flow and
+            without motion: see `_locally_uneven`.
             1 where appearance_jump is at most 0.05: there is nothing to explain.
         largest_change: largest mean gray-level difference of the frames in a window of 3 x 3. It is near 0 for a
             repeated frame, and larger where a scene is only still.
@@ -112,9 +115,13 @@ def score_pair(
     moving_where = _changed(tones_first, tones_second)
     uneven = 1.0
     if light is not None:
-        local = _locally_uneven(tones_first, warped, inside, after)
-        uneven = min(1.0, light.left, contrast_change, _LOCAL * max(local, _LOST * unexplained))
-        unexplained = min(unexplained, _compare_windows(tones_first, tones_second, np.full_like(inside, 255), None)[0])
+        everywhere = np.full_like(inside, 255)
+        lost_at_rest = _compare_windows(tones_first, tones_second, everywhere, None)[0]
+        hard, soft = _locally_uneven(tones_first, warped, inside, after)
+        _, soft_at_rest = _locally_uneven(tones_first, tones_second, everywhere, before)
+        hard = max(hard, _LOCAL * _LOST * unexplained)
+        uneven = min(1.0, light.left, contrast_change, hard, soft, soft_at_rest)
+        unexplained = min(unexplained, lost_at_rest)
         moving_where &= _moved_beyond_light(tones_first, tones_second, warped)
 
     inconsistent = 1.0
@@ -264,7 +271,7 @@ def _tone_bins() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return levels, powers, table
 
 
-def _left_by_light(first: np.ndarray, second: np.ndarray, size_px: int) -> tuple[np.ndarray, np.ndarray]:
+def _left_by_light(first: np.ndarray, second: np.ndarray, size_px: int = _LIGHT_PX) -> tuple[np.ndarray, np.ndarray]:
     """Variances in windows that no change of gain (at least 0) and offset of each window explains.
 
     Args:
@@ -289,27 +296,53 @@ def _left_by_light(first: np.ndarray, second: np.ndarray, size_px: int) -> tuple
     )
 
 
-def _locally_uneven(first: np.ndarray, warped: np.ndarray, inside: np.ndarray, difference: float) -> float:
-    """How much of the change no light explains that differs from place to place, 0 to 1; with hard or soft borders.
+def _locally_uneven(
+    first: np.ndarray, second: np.ndarray, inside: np.ndarray, difference: float
+) -> tuple[float, float]:
+    """How much of the change no light explains that differs from place to place: with hard, and with soft borders.
 
-    The higher of two values. One is the mean deviation that a gain and an offset leave in a window of 15 x 15, as a
-    share of `difference`, the mean difference, or of twice the deviation of the gray levels if that is less. Of all
-    windows that contain a pixel the best counts, so a border between light and shadow costs nothing. The other is the
-    share of the change that goes against the rest: places that become darker while the frame becomes brighter.
-    `score_pair` takes at least 0.7 times `unexplained` for it, and multiplies it by 1.85.
+    Each is the higher of two values, with weights; 0 if light explains all. One is the mean deviation that a gain and
+    an offset leave in a window of 15 x 15, as a share of `difference`, or of twice the deviation of the gray levels if
+    that is less. Of all windows that contain a pixel the best counts, so a hard border between light and shadow costs
+    nothing. Where a border is soft, the light changes inside the windows: there the windows are also compared after the
+    mean of 15 x 15 pixels has been subtracted from both frames.
+
+    The other is the share of the change that goes against the rest: places that become darker while the frame becomes
+    brighter. It does not count for soft borders if gain and offset leave almost nothing of the details, because then a
+    light has moved.
+
+    Args:
+        first, second: (h, w) float32 gray levels.
+        inside: (h, w) uint8, not 0 where second is known.
+        difference: mean difference of the gray levels there.
     """
-    left = np.minimum(*_left_by_light(first, warped, _LIGHT_PX))
     window = np.ones((_LIGHT_PX, _LIGHT_PX), np.uint8)
-    best = cv2.erode(left, window)  # of all windows with a pixel, the one that light explains best: borders of shadows
     whole = cv2.erode(inside, window)
-    deviation = min(float(first.std()), float(warped.std()))
     if not cv2.countNonZero(whole):
-        return 1.0
-    share = cv2.mean(np.sqrt(best), whole)[0] / max(1.0, min(difference, 2 * deviation))
+        return 1.0, 1.0
+    details, others = (tones - cv2.blur(tones, (_LIGHT_PX, _LIGHT_PX)) for tones in (first, second))
+    left, left_of_details = np.minimum(*_left_by_light(first, second)), np.minimum(*_left_by_light(details, others))
+    best, best_of_details = cv2.erode(left, window), cv2.erode(left_of_details, window)
+    total = max(1.0, min(difference, 2 * min(float(first.std()), float(second.std()))))
+    hard, soft = (cv2.mean(np.sqrt(x), whole)[0] / total for x in (best, np.minimum(best, best_of_details)))
     # A lamp or a shadow makes places brighter or darker, not some brighter and others darker, as a dissolve does.
-    changes = cv2.blur(warped - first, (_LIGHT_PX, _LIGHT_PX))
+    changes = cv2.blur(second - first, (_LIGHT_PX, _LIGHT_PX))
     brighter, darker = (cv2.mean(np.maximum(sign * changes, 0), whole)[0] for sign in (1, -1))
-    return max(share, min(brighter, darker) / max(brighter + darker, 1e-6))
+    opposed = _LOCAL * min(brighter, darker) / max(brighter + darker, 1e-6)
+    clipped = cv2.dilate((np.maximum(first, second) > _CLIPPED).astype(np.uint8), window)
+    usable = cv2.bitwise_and(whole, 255 - 255 * clipped)
+    is_same = _relative_left(details, others, left_of_details, usable) <= _SAME_DETAILS
+    return max(_LOCAL * hard, opposed), max(_SOFT * soft, 0.0 if is_same else opposed)
+
+
+def _relative_left(first: np.ndarray, second: np.ndarray, left: np.ndarray, whole: np.ndarray) -> float:
+    """The mean of what light leaves of the details (h, w), as a share of the lower contrast, where there is any."""
+    spread = [cv2.blur(details * details, (_LIGHT_PX, _LIGHT_PX)) for details in (first, second)]
+    chosen = (whole > 0) & (np.maximum(*spread) > _MIN_DEVIATION**2)
+    if not chosen.any():
+        return 1.0
+    least = np.minimum(*spread)[chosen]
+    return float(np.sqrt(np.maximum(left[chosen] - _NOISE / 2, 0) / np.maximum(least, _NOISE)).mean())
 
 
 def _moved_beyond_light(first: np.ndarray, second: np.ndarray, warped: np.ndarray) -> np.ndarray:
