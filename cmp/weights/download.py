@@ -50,7 +50,7 @@ def download_weights(address: str, *, sha256: str | None = None, max_bytes: int 
 
     Raises:
         ValueError: the address or the hash is malformed, a URL has no hash, the file is too large, is not there, or
-            has another hash; or huggingface_hub is missing.
+            has another hash; the Hub does not state its size; or huggingface_hub is missing. The address is named.
         OSError: the download broke off, or the cache cannot be written.
     """
     address, _, fragment = address.partition("#")
@@ -63,11 +63,15 @@ def download_weights(address: str, *, sha256: str | None = None, max_bytes: int 
     if len(set(stated)) > 1:
         raise ValueError(f"{address}: sha256 and the address state two hashes")
     wanted = stated[0] if stated else None
-    if address.lower().startswith("hf://"):
-        return _from_hub(address, wanted, max_bytes)
-    if wanted is None:
+    is_hub = address.lower().startswith("hf://")
+    if wanted is None and not is_hub:
         raise ValueError(f"{address}: a URL needs the SHA-256 of its content: append #sha256=HEX, or pass sha256")
-    return _from_url(address, wanted, max_bytes)
+    try:
+        return _from_hub(address, wanted, max_bytes) if is_hub else _from_url(address, wanted or "", max_bytes)
+    except ValueError as error:  # the libraries' own do not name the address
+        if str(error).startswith(address):
+            raise
+        raise ValueError(f"{address}: {_first_line(error)}") from error
 
 
 def file_sha256(path: str | PathLike) -> str:
@@ -82,7 +86,7 @@ def file_sha256(path: str | PathLike) -> str:
 def _from_url(url: str, wanted: str, max_bytes: int) -> Path:
     parts = urllib.parse.urlsplit(url)
     name = Path(urllib.parse.unquote(parts.path)).name
-    if not parts.hostname or not name or len(os.fsencode(name)) > 200 or not name.isprintable():
+    if not parts.hostname or name in ("", "..") or len(os.fsencode(name)) > 200 or not name.isprintable():
         raise ValueError(f"{url}: does not end in the name of a file on a server")
     path = cache_folder() / "weights" / wanted / name
     if path.is_file():
@@ -90,7 +94,8 @@ def _from_url(url: str, wanted: str, max_bytes: int) -> Path:
             return path
         _say(f"{path}: has another SHA-256 than when it was downloaded; downloading it again")
     path.parent.mkdir(parents=True, exist_ok=True)
-    request = urllib.request.Request(url, headers={"User-Agent": f"cmp-motion/{__version__}"})
+    plain = urllib.parse.quote(url, safe="%/:=&?~#+!$,;'@()*[]")  # letters beyond ASCII and spaces are escaped
+    request = urllib.request.Request(plain, headers={"User-Agent": f"cmp-motion/{__version__}"})
     try:
         with urllib.request.urlopen(request, timeout=TIMEOUT_S) as response, NewFile(path, stop_at_once=True) as file:
             stated = response.headers.get("Content-Length")
@@ -119,7 +124,7 @@ def _from_url(url: str, wanted: str, max_bytes: int) -> Path:
 
 def _from_hub(address: str, wanted: str | None, max_bytes: int) -> Path:
     match = re.fullmatch(r"hf://([\w.-]+/[\w.-]+?)(?:@([^/]+))?/(.+)", address, re.IGNORECASE)
-    if match is None or ".." in match[3].split("/"):
+    if match is None or {".", ".."} & {match[2], *match[3].split("/")} or not address.isprintable():
         raise ValueError(f"{address}: expected hf://OWNER/REPO/FILE or hf://OWNER/REPO@REVISION/FILE")
     repo, revision, name = match.groups()
     try:
@@ -133,7 +138,9 @@ def _from_hub(address: str, wanted: str | None, max_bytes: int) -> Path:
     else:
         try:
             size = hub.get_hf_file_metadata(hub.hf_hub_url(repo, name, revision=revision)).size
-            _check_size(address, size or 0, max_bytes)
+            if size is None:
+                raise ValueError(f"{address}: the Hub does not state its size, so it is not downloaded")
+            _check_size(address, size, max_bytes)
             if not isinstance(cached, str):
                 _say(f"downloading {address} ({_megabytes(size)}) to {hub.constants.HF_HUB_CACHE}")
             path = Path(hub.hf_hub_download(repo, name, revision=revision))
@@ -142,6 +149,7 @@ def _from_hub(address: str, wanted: str | None, max_bytes: int) -> Path:
                 raise OSError(f"{address}: cannot be downloaded ({_first_line(error)})") from error
             _say(f"{address}: the Hub cannot be asked ({_first_line(error)}); using {cached}")
             path = Path(cached)
+    _check_size(address, path.stat().st_size, max_bytes)
     if wanted is not None and (found := file_sha256(path)) != wanted:
         raise ValueError(f"{address}: its content has the SHA-256 {found}, expected {wanted}")
     return path

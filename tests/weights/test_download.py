@@ -140,7 +140,11 @@ def hub(tmp_path, monkeypatch):
         found.calls.append((repo, name, revision))
         return str(found.file)
 
-    monkeypatch.setattr(module, "try_to_load_from_cache", lambda *a, **k: found.cached)
+    def from_cache(repo, name, revision=None):
+        module.utils.validate_repo_id(repo)
+        return found.cached
+
+    monkeypatch.setattr(module, "try_to_load_from_cache", from_cache)
     monkeypatch.setattr(module, "get_hf_file_metadata", metadata)
     monkeypatch.setattr(module, "hf_hub_download", fetch)
     return found
@@ -161,6 +165,41 @@ def test_a_file_of_the_hub_beyond_the_bound_is_not_downloaded(hub):
     with pytest.raises(ValueError, match="larger than 10 bytes"):
         download_weights("hf://owner/repo/b.pth", max_bytes=10)
     assert len(hub.calls) == 1
+
+
+def test_a_file_of_the_hub_of_unknown_or_wrong_size_is_not_used(hub):
+    hub.size = None
+    with pytest.raises(ValueError, match="hf://owner/repo/b.pth: the Hub does not state its size"):
+        download_weights("hf://owner/repo/b.pth")
+    assert len(hub.calls) == 1
+    hub.size = 10  # and sends more
+    with pytest.raises(ValueError, match="larger than 10 bytes"):
+        download_weights("hf://owner/repo/b.pth", max_bytes=10)
+
+
+@pytest.mark.parametrize(
+    "address",
+    (
+        "hf://owner/repo@../b.pth",
+        "hf://owner/repo@./b.pth",
+        "hf://owner/repo/a/./b.pth",
+        "hf://owner/repo/a\0.pth",
+        "hf://../../b.pth",
+        "hf://-a/b/c.pth",
+        "hf://own..er/re--po/b.pth",
+        f"http://127.0.0.1/..#sha256={SHA}",
+        f"http://[::1/b.pth#sha256={SHA}",
+    ),
+)
+def test_an_address_that_no_library_takes_is_refused_by_its_name(hub, address):
+    with pytest.raises(ValueError) as refused:
+        download_weights(address)
+    assert str(refused.value).startswith(address.partition("#")[0]) and "\n" not in str(refused.value)
+
+
+def test_a_url_with_spaces_and_letters_beyond_ascii_is_escaped(server):
+    assert download_weights(f"{server}/a b/é.pth#sha256={SHA}").name == "é.pth"
+    assert Server.asked == ["/a%20b/%C3%A9.pth"]
 
 
 def test_a_cached_commit_needs_no_network_and_a_cached_branch_is_used_without_one(hub, capsys):
