@@ -15,8 +15,8 @@ def load_strictly(model: nn.Module, state_dict: Mapping[str, torch.Tensor], *, s
         source: the file's name, for the error.
 
     Raises:
-        ValueError: keys are missing, left over or misshapen, or values are not finite or a variance is negative: all
-            are listed, and the model is left as it was.
+        ValueError: keys are missing, left over or misshapen, weights are whole numbers or truth values, or values are not
+            finite or a variance is negative: all are listed, and the model is left as it was.
     """
     check_fit(model, state_dict, source=source)
     check_finite(model, state_dict, source=source)
@@ -27,7 +27,8 @@ def check_fit(model: nn.Module, state_dict: Mapping[str, torch.Tensor], *, sourc
     """Compare keys and shapes as `load_strictly` does; the model may be on the meta device, without memory.
 
     Raises:
-        ValueError: keys are missing, left over or misshapen: all are listed.
+        ValueError: keys are missing, left over or misshapen, or weights are whole numbers or truth values (quantized,
+            or damaged: as floats they would be other weights): all are listed.
     """
     own = model.state_dict()
     missing = [key for key in own if key not in state_dict and not key.endswith(".num_batches_tracked")]
@@ -37,9 +38,15 @@ def check_fit(model: nn.Module, state_dict: Mapping[str, torch.Tensor], *, sourc
         for key in own
         if key in state_dict and state_dict[key].shape != own[key].shape
     ]
-    if missing or extra or misshapen:
+    other_kind = [
+        f"{key}: {state_dict[key].dtype}, expected floats"
+        for key in own
+        if key in state_dict and own[key].is_floating_point() and not state_dict[key].is_floating_point()
+    ]
+    if missing or extra or misshapen or other_kind:
         lines = [f"{source} does not fit the network:"]
-        for what, keys in (("missing", missing), ("left over", extra), ("misshapen", misshapen)):
+        found = ("missing", missing), ("left over", extra), ("misshapen", misshapen), ("not floats", other_kind)
+        for what, keys in found:
             lines += [f"  {what} ({len(keys)}): " + ", ".join(keys)] if keys else []
         raise ValueError("\n".join(lines))
 

@@ -162,11 +162,18 @@ def _read_torch_file(path: Path, file: BinaryIO, head: bytes) -> dict:
                 f"({found[1] or found[2]}), and loading that could run code; save the model's state_dict() instead"
             ) from error
         said = re.search(r"Unsupported \w+ \d+", str(error))
-        reason = said[0] if said else str(error).strip().split("\n")[0] or type(error).__name__
+        reason = _not_torch(head) if said else str(error).strip().split("\n")[0] or type(error).__name__
         raise ValueError(f"{path} cannot be read as a torch file of tensors and plain values: {reason}") from error
     if not isinstance(content, dict):
         raise ValueError(f"{path} must contain a dict, got {type(content).__name__}")
     return _Copy(path).plain(content)
+
+
+def _not_torch(head: bytes) -> str:
+    """What to say of a file that begins neither as a zip archive nor as a pickle that torch reads."""
+    if head[:1] == b"\x80" and head[1:2] in (b"\x03", b"\x04", b"\x05"):
+        return "it is a pickle that torch.save did not write, and loading it could run code"
+    return f"it begins with other bytes ({head[:8].hex(' ')}); it is damaged, or something else under this name"
 
 
 def _check_old_format(path: Path, file: BinaryIO) -> None:

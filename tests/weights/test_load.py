@@ -49,6 +49,16 @@ def test_only_the_batch_counters_may_be_missing(model):
     assert weights.keys() < loaded.keys() and all(torch.equal(loaded[k], v) for k, v in weights.items())
 
 
+@pytest.mark.parametrize("dtype", (torch.int8, torch.int32, torch.uint8, torch.bool))
+def test_weights_that_are_not_floats_are_refused_and_nothing_is_loaded(model, dtype):
+    before = {key: tensor.clone() for key, tensor in model.state_dict().items()}
+    weights = before | {"head.weight": before["head.weight"].to(dtype)}
+    with pytest.raises(ValueError, match=f"some.pth does not fit.*\\n.*not floats .1.: head.weight: {dtype}, expected"):
+        load_strictly(model, weights, source="some.pth")
+    assert same(model.state_dict(), before)
+    load_strictly(model, {key: value.half() for key, value in before.items()}, source="some.pth")
+
+
 @pytest.mark.parametrize("value", (float("nan"), float("inf"), -float("inf")))
 def test_values_that_are_not_finite_are_refused_and_nothing_is_loaded(model, value):
     before = {key: tensor.clone() for key, tensor in model.state_dict().items()}

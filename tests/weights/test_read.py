@@ -265,6 +265,7 @@ def test_each_thing_that_is_not_a_file_of_weights_is_named(tmp_path):
     torch.save(WEIGHTS["state_dict"], tmp_path / "old.safetensors", _use_new_zipfile_serialization=False)
     torch.save(Network(2, 2), tmp_path / "model.pth")
     torch.save(Network(2, 2), tmp_path / "old_model.pth", _use_new_zipfile_serialization=False)
+    (tmp_path / "onnx.pth").write_bytes(b"\x08\x07\x12\x07pytorch\xff" + bytes(range(256)))
     (tmp_path / "pickle.pth").write_bytes(pickle.dumps(Path("x")))
     torch.jit.save(torch.jit.script(torch.nn.Linear(2, 2)), tmp_path / "script.pth")
     np.savez(tmp_path / "arrays.npz", a=np.zeros(3))
@@ -284,7 +285,8 @@ def test_each_thing_that_is_not_a_file_of_weights_is_named(tmp_path):
         "safe.pth": "is a safetensors file by its content: rename it to safe.safetensors",
         "model.pth": r"contains a pickled object .*save the model's state_dict\(\)",
         "old_model.pth": r"contains a pickled object .*save the model's state_dict\(\)",
-        "pickle.pth": "cannot be read",
+        "pickle.pth": "cannot be read .*: it is a pickle that torch.save did not write",
+        "onnx.pth": "cannot be read .*: it begins with other bytes .08 07 12 07 70 79 74 6f.; it is damaged",
         "script.pth": "is a TorchScript program",
         "arrays.pth": "is a zip archive, but not one that torch.save wrote",
         "lfs.pth": "is a Git LFS pointer .*git lfs pull",
