@@ -36,7 +36,9 @@ import io
 import os
 import re
 import stat
+import struct
 import warnings
+import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import BinaryIO, NamedTuple
@@ -51,6 +53,10 @@ MAX_PIXELS = 1 << 26  # 67 megapixels: twice an 8K frame
 MAX_BYTES = 1 << 28  # 256 MiB: such an image uncompressed
 _ORIENTATION_TAG = 0x0112
 _PNG_START, _PNG_END = b"\x89PNG\r\n\x1a\n", b"IEND\xaeB`\x82"
+# Where the seven passes of an interlaced PNG begin, and their steps: x, y, step in x, step in y.
+_PNG_PASSES = (
+    (0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2),
+)  # fmt: skip
 _JPEG_START, _JPEG_MARKER = b"\xff\xd8\xff", re.compile(rb"\xff([^\x00\xff\xd0-\xd7])", re.DOTALL)
 _JPEG_FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}  # markers that state a size
 _JPEG_PADDING = re.compile(rb"(?:(?<!\xff)\x00+|([^\xff])\1{3,})\Z", re.DOTALL)  # a zero after 0xFF belongs to the data
@@ -277,6 +283,8 @@ def _decode_jpeg(data: bytes, colorspace: str) -> np.ndarray:
     """
     if _jpeg_header(data) is None:
         raise _Refusal(_TRUNCATED)
+    if not _has_all_scans(data):
+        raise _Refusal("the file is broken: scans of a progressive JPEG are missing (image file is truncated)")
     try:
         return simplejpeg.decode_jpeg(data, colorspace)
     except ValueError as error:
@@ -414,6 +422,27 @@ def _jpeg_header(data: bytes) -> _JpegHeader | None:
     return None
 
 
+def _has_all_scans(data: bytes) -> bool:
+    """Whether the scans of a progressive JPEG state all bits of all coefficients; True for other JPEGs.
+
+    libjpeg shows a coarser image without a warning where the last scans are missing.
+    """
+    missing: dict[int, list[int]] = {}  # per component and coefficient, the lowest bit that was not stated, plus 1
+    for marker, start, end in _jpeg_segments(data):
+        content = data[start + 4 : end]
+        if marker in _JPEG_FRAMES and marker != 0xC2:
+            return True
+        if marker == 0xC2:
+            missing = {component: [14] * 64 for component in content[6::3]}
+        elif marker == 0xDA and content:
+            count = content[0]
+            first, last, bits = content[1 + 2 * count : 4 + 2 * count]
+            for component in content[1 : 1 + 2 * count : 2]:
+                for number in range(first, min(last, 63) + 1):
+                    missing.setdefault(component, [14] * 64)[number] = bits & 15
+    return not any(map(any, missing.values()))
+
+
 def _cleaned_jpeg(data: bytes) -> bytes:
     """Copy a JPEG without the oddities that libjpeg warns about and that cost no pixels; see the top of this module."""
     kept, position, in_scan, is_baseline = [data[:2]], 2, False, False
@@ -435,8 +464,34 @@ def _cleaned_jpeg(data: bytes) -> bytes:
 
 def _check_whole(data: bytes) -> None:
     """Refuse a file whose end is missing, and a JPEG that libjpeg reports as damaged: Pillow does not always notice."""
-    if data.startswith(_PNG_START) and _PNG_END not in data:
-        raise _Refusal(_TRUNCATED)
+    if data.startswith(_PNG_START):
+        if _PNG_END not in data:
+            raise _Refusal(_TRUNCATED)
+        _check_png_rows(data)
     if data.startswith(_JPEG_START):
         header = _jpeg_header(data)
         _decode_jpeg(data, "CMYK" if header is not None and header.num_channels == 4 else "GRAY")
+
+
+def _check_png_rows(data: bytes) -> None:
+    """Refuse a PNG whose compressed data ends before its last row: Pillow leaves such rows black."""
+    width, height, bits, color, *_, interlaced = struct.unpack_from(">IIBBBBB", data, 16)
+    pixel_bits = bits * {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}.get(color, 0)
+    passes = _PNG_PASSES if interlaced else ((0, 0, 1, 1),)
+    left = 0  # bytes, with one for each row's filter
+    for x, y, step_x, step_y in passes:
+        columns, rows = len(range(x, width, step_x)), len(range(y, height, step_y))
+        left += rows * (1 + (columns * pixel_bits + 7) // 8) if columns else 0
+    unpacked, position = zlib.decompressobj(), len(_PNG_START)
+    while left > 0 and position + 8 <= len(data) and not unpacked.eof:
+        length, kind = struct.unpack_from(">I4s", data, position)
+        packed = data[position + 8 : position + 8 + length] if kind == b"IDAT" else b""
+        while packed and left > 0:
+            try:
+                left -= len(unpacked.decompress(packed, _BLOCK_VALUES))
+            except zlib.error:  # Pillow names what is wrong
+                return
+            packed = unpacked.unconsumed_tail
+        position += 12 + length
+    if left > 0:
+        raise _Refusal("the file is broken: its rows are not all there (image file is truncated)")

@@ -212,6 +212,49 @@ def test_a_file_cut_within_its_pixels_is_refused(format):
             decode_image(data[:length], "cut")
 
 
+def interlaced(values, missing=0):
+    """An interlaced 8-bit gray PNG without the last `missing` of its bytes before compression."""
+    rows = b""
+    for x, y, step_x, step_y in ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2)):
+        rows += b"".join(b"\0" + row.tobytes() for row in values[y::step_y, x::step_x] if row.size)
+    rows += b"".join(b"\0" + row.tobytes() for row in values[1::2])
+    data = png(values, 8, 0)
+    head = bytearray(data[:33])
+    head[28] = 1
+    head[29:33] = struct.pack(">I", zlib.crc32(bytes(head[12:29])))
+    packed = zlib.compress(rows[: len(rows) - missing])
+    chunk = struct.pack(">I", len(packed)) + b"IDAT" + packed + struct.pack(">I", zlib.crc32(b"IDAT" + packed))
+    return bytes(head) + chunk + data[-12:]
+
+
+@pytest.mark.parametrize("size", [(1, 1), (3, 2), (9, 20), (40, 33)])
+def test_a_png_whose_rows_end_early_is_refused_although_its_end_mark_is_there(size):
+    values = np.random.default_rng(1).integers(1, 256, size, np.uint8)
+    np.testing.assert_array_equal(decode_image(interlaced(values), "x")[..., 0], values)
+    np.testing.assert_array_equal(decode_image(png(values, 8, 0), "x")[..., 0], values)
+    with pytest.raises(ValueError, match="x cannot be read as an image: .*truncated"):
+        decode_image(interlaced(values, missing=1), "x")
+    data = png(values, 8, 0)
+    taller = bytearray(data)
+    taller[20:24] = struct.pack(">I", size[0] + 1)
+    taller[29:33] = struct.pack(">I", zlib.crc32(bytes(taller[12:29])))
+    for read in (decode_image, images.decode_gray8):
+        with pytest.raises(ValueError, match="x cannot be read as .*: its rows are not all there"):
+            read(bytes(taller), "x")
+
+
+def test_a_progressive_jpeg_without_its_last_scans_is_refused():
+    smooth = Image.fromarray(cv2.resize(noise(6, 8), (67, 45), interpolation=cv2.INTER_CUBIC))
+    for image in (smooth, smooth.convert("L"), smooth.convert("CMYK")):
+        data = saved(image, "JPEG", progressive=True, quality=90)
+        assert decode_image(data, "x").shape == (45, 67, 3)
+        scans = [start for marker, start, _ in images._jpeg_segments(data) if marker == 0xDA]
+        assert len(scans) > 4
+        for start in scans[1:]:
+            with pytest.raises(ValueError, match="x cannot be read as an image: .*scans of a progressive JPEG"):
+                decode_image(data[:start] + b"\xff\xd9", "x")
+
+
 def test_a_jpeg_whose_second_half_never_arrived_is_refused_and_one_with_a_film_behind_it_is_read():
     data = saved(Image.fromarray(cv2.resize(noise(6, 8), (160, 120))), "JPEG")
     with pytest.raises(ValueError, match="truncated"):

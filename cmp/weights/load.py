@@ -15,8 +15,8 @@ def load_strictly(model: nn.Module, state_dict: Mapping[str, torch.Tensor], *, s
         source: the file's name, for the error.
 
     Raises:
-        ValueError: keys are missing, left over or misshapen, weights are whole numbers or truth values, or values are not
-            finite or a variance is negative: all are listed, and the model is left as it was.
+        ValueError: keys are missing, left over or misshapen, weights are whole numbers or truth values, or values are
+            not finite or a variance is negative: all are listed, and the model is left as it was.
     """
     check_fit(model, state_dict, source=source)
     check_finite(model, state_dict, source=source)
