@@ -11,46 +11,23 @@ from mmengine.config import read_base
 from cmp.engine.weight_average import WeightAverage
 
 with read_base():
-    from .._base_.datasets.pairs_small import *
+    from .._base_.datasets.pairs_scenes import *
     from .._base_.models.cmp_r18 import *
     from .._base_.runtime import *
-    from .._base_.schedules.adamw_300 import *
+    from .._base_.schedules.adamw_32k import *
     from .._base_.validation.propagation import *
 
+SHORT_SIDE_PX, CROP_PX, BATCH_SIZE, STEPS, DECAY = 256, 192, 64, 60_000, 12_000
 model.update(image_encoder=dict(depth=50), motion_encoder=dict(still=True), decoder=dict(strides=(1, 2, 4, 8)))
-SHORT_SIDE_PX, CROP_PX, VAL_SHARE, BATCH_SIZE, STEPS = 256, 192, 0.1, 64, 60_000
-train_dataloader.update(
-    batch_size=BATCH_SIZE,
-    num_workers=12,
-    dataset=dict(
-        point_counts=(0, 1, 1, 2, 2, 3, 4, 6, 8, None, None, None),
-        sets_per_image=2,
-        val_share=VAL_SHARE,
-        transforms=[
-            dict(type=Resize, short_side_px=SHORT_SIDE_PX),
-            dict(type=ScaledCrop, size_px=CROP_PX, low=0.6, high=1.4),
-            dict(type=Color),
-            dict(type=Flip, probability=0.5),
-            dict(type=ReverseFlow, probability=0.5),
-        ],
-    ),
-)
-train_dataloader.sampler = dict(type=EpochSampler, balance_folders=True)
-val_dataloader.update(
-    num_workers=4,
-    dataset=dict(
-        val_share=VAL_SHARE,
-        max_pairs=480,
-        transforms=[dict(type=Resize, short_side_px=SHORT_SIDE_PX), dict(type=Crop, size_px=CROP_PX, random=False)],
-    ),
-)
-optim_wrapper.update(
-    precision="auto",
-    optimizer=dict(lr=4e-3),  # 2e-3 * sqrt(64 / 16)
-    paramwise_cfg=dict(custom_keys=dict(image_encoder=dict(lr_mult=0.25))),
-)
+train_dataloader.update(batch_size=BATCH_SIZE, num_workers=12)
+train_dataloader.dataset.transforms[0].update(short_side_px=SHORT_SIDE_PX)
+train_dataloader.dataset.transforms[1].update(size_px=CROP_PX)
+val_dataloader.update(num_workers=4)
+val_dataloader.dataset.transforms[0].update(short_side_px=SHORT_SIDE_PX)
+val_dataloader.dataset.transforms[1].update(size_px=CROP_PX)
+optim_wrapper.update(optimizer=dict(lr=4e-3))  # 2e-3 * sqrt(64 / 16)
 param_scheduler[0].update(end=500)
-param_scheduler[1].update(T_max=STEPS // 5, begin=STEPS - STEPS // 5, end=STEPS)
-train_cfg.update(max_iters=STEPS, val_interval=5000, channels_last=True)
+param_scheduler[1].update(T_max=DECAY, begin=STEPS - DECAY, end=STEPS)
+train_cfg.update(max_iters=STEPS, val_interval=5000)
 default_hooks.update(logger=dict(interval=50), checkpoint=dict(interval=1000, max_keep_ckpts=3))
 custom_hooks.append(dict(type=WeightAverage, momentum=0.001))
