@@ -42,6 +42,18 @@ def signals_as_before():
         signal.signal(number, handler)
 
 
+@pytest.fixture(scope="module")
+def prepared_in_this_process():
+    """Videos are prepared here, without worker processes, for tests of what is made and not of how it is made."""
+    from data_prep import estimate, job
+    from tests.in_this_process import InThisProcess
+
+    with pytest.MonkeyPatch.context() as patch:
+        for module in (estimate, job):
+            patch.setattr(module, "LocalExecutor", InThisProcess)
+        yield
+
+
 @pytest.fixture(scope="session")
 def shared_dir() -> Path:
     """Reference data (real videos, ground-truth flow, golden outputs) that lies beside some checkouts, or a skip."""

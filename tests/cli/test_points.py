@@ -10,6 +10,7 @@ from data_prep.job import prepare_folder
 from data_prep.settings import PrepareSettings
 
 RECIPE = "configs/pretrain/cmp_r18_quickstart_1xb16_300.py"
+pytestmark = pytest.mark.usefixtures("prepared_in_this_process")
 
 
 @pytest.fixture(scope="module")

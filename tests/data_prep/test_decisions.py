@@ -32,6 +32,7 @@ from data_prep.settings import PrepareSettings
 from data_prep.thresholds import Thresholds
 
 HEIGHT, WIDTH = 48, 64
+pytestmark = pytest.mark.usefixtures("prepared_in_this_process")
 STRICT = {"min_moving_share": 0.3, "max_beyond_share": 0.1}
 LOOSE = dict(
     max_unexplained=2, max_appearance_jump=1, max_duplicate_change=-1, min_moving_share=0, max_beyond_share=1,

@@ -15,6 +15,7 @@ from data_prep.job import prepare_folder
 from data_prep.settings import PrepareSettings
 
 SETTINGS = PrepareSettings(interval_frames=2, stride_frames=3, short_side_px=48)
+pytestmark = pytest.mark.usefixtures("prepared_in_this_process")
 
 
 def make_clip(path, seed, count, size_hw=(56, 72)):

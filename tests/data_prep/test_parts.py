@@ -10,40 +10,14 @@ import pytest
 from cmp.datasets.pair_store import PairStore, lock_store
 from cmp.video import write_video
 from cmp.video.find import find_videos
-from data_prep import job, parts
-from data_prep.executors import Outcome
+from data_prep import parts
 from data_prep.job import prepare_folder
 from data_prep.parts import Part, merge_parts
 from data_prep.settings import PrepareSettings
 
 SETTINGS = PrepareSettings(interval_frames=2, pairs_per_video=3, short_side_px=48)
 NUM_VIDEOS, NUM_TASKS = 9, 4
-
-
-class InThisProcess:
-    """Stands in for `LocalExecutor`: starting processes is not what is tested here."""
-
-    def __init__(self, function, **options):
-        self.function, self.tasks = function, []
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *exc):
-        pass
-
-    def submit(self, task):
-        self.tasks.append(task)
-
-    def outcomes(self):
-        for task in self.tasks:
-            self.function(task, lambda value: None)
-            yield task, Outcome("done")
-
-
-@pytest.fixture(autouse=True)
-def in_this_process(monkeypatch):
-    monkeypatch.setattr(job, "LocalExecutor", InThisProcess)
+pytestmark = pytest.mark.usefixtures("prepared_in_this_process")
 
 
 def make_clip(path, seed, count=8, size_hw=(56, 72)):
@@ -79,9 +53,7 @@ def contents(root):
 @pytest.fixture(scope="module")
 def single(videos, tmp_path_factory):
     out = tmp_path_factory.mktemp("single") / "store"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(job, "LocalExecutor", InThisProcess)
-        prepare(videos, out)
+    prepare(videos, out)
     return contents(out)
 
 
@@ -89,9 +61,7 @@ def single(videos, tmp_path_factory):
 def whole_parts(videos, tmp_path_factory):
     """A folder with all parts done, to copy from."""
     out = tmp_path_factory.mktemp("parts") / "store"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(job, "LocalExecutor", InThisProcess)
-        prepare_all(videos, out)
+    prepare_all(videos, out)
     return out
 
 

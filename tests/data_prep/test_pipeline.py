@@ -218,6 +218,7 @@ def test_settings_that_make_no_sense_are_refused(changes):
         PrepareSettings(**changes)
 
 
+@pytest.mark.usefixtures("prepared_in_this_process")
 def test_a_folder_run_fills_the_store_and_a_changed_or_new_video_is_brought_up_to_date(tmp_path):
     videos, out = tmp_path / "videos", tmp_path / "store"
     videos.mkdir()
@@ -248,6 +249,7 @@ def test_a_folder_run_fills_the_store_and_a_changed_or_new_video_is_brought_up_t
         prepare_folder(videos, out, PrepareSettings(interval_frames=2, pairs_per_video=3, short_side_px=60))
 
 
+@pytest.mark.usefixtures("prepared_in_this_process")
 def test_a_job_that_changes_a_store_takes_its_index_away_until_it_has_finished(tmp_path, monkeypatch):
     (tmp_path / "in").mkdir()
     write_video(tmp_path / "in" / "a.mp4", sliding_rectangle(12), 20)

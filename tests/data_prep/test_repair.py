@@ -14,18 +14,27 @@ from data_prep.repair import repair_store
 from data_prep.settings import PrepareSettings
 
 SETTINGS = PrepareSettings(interval_frames=2, pairs_per_video=2, short_side_px=48)
+pytestmark = pytest.mark.usefixtures("prepared_in_this_process")
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """A folder of two clips and two broken files and their store, to copy from."""
+    folder = tmp_path_factory.mktemp("whole")
+    (folder / "videos").mkdir()
+    for seed, name in enumerate(("a.mp4", "b.mp4")):
+        ground = cv2.resize(np.random.default_rng(seed).integers(0, 255, (10, 30, 3), np.uint8), (126, 64))
+        write_video(folder / "videos" / name, (ground[:, 3 * i : 3 * i + 96] for i in range(10)), 25)
+    for name in ("text.mp4", "more.mp4"):
+        (folder / "videos" / name).write_text("no video")
+    prepare_folder(folder / "videos", folder / "store", SETTINGS, num_workers=1, show_progress=False)
+    return folder
 
 
 @pytest.fixture
-def made(tmp_path):
-    """A store of two clips and two broken files, and its bytes."""
-    (tmp_path / "videos").mkdir()
-    for seed, name in enumerate(("a.mp4", "b.mp4")):
-        ground = cv2.resize(np.random.default_rng(seed).integers(0, 255, (10, 30, 3), np.uint8), (126, 64))
-        write_video(tmp_path / "videos" / name, (ground[:, 3 * i : 3 * i + 96] for i in range(10)), 25)
-    for name in ("text.mp4", "more.mp4"):
-        (tmp_path / "videos" / name).write_text("no video")
-    prepare_folder(tmp_path / "videos", tmp_path / "store", SETTINGS, num_workers=1, show_progress=False)
+def made(whole, tmp_path):
+    """A copy of the store, beside one of its videos, and its bytes."""
+    shutil.copytree(whole, tmp_path, dirs_exist_ok=True)
     return tmp_path / "store", {p: p.read_bytes() for p in (tmp_path / "store").rglob("*") if p.is_file()}
 
 

@@ -17,6 +17,7 @@ from data_prep.job import prepare_folder
 from data_prep.settings import PrepareSettings
 
 TOOL = Path(__file__).resolve().parents[2] / "tools" / "browse_pairs.py"
+pytestmark = pytest.mark.usefixtures("prepared_in_this_process")
 
 
 @pytest.fixture(scope="module")
@@ -128,11 +129,14 @@ def store(videos, tmp_path_factory):
 def test_no_field_of_a_strange_record_becomes_markup_or_a_traceback(store, tmp_path, main, capsys):
     root = tmp_path / "store"
     shutil.copytree(store, root)
-    tried = 0
+    seen, tried = set(), 0
     for path in sorted((root / "videos").glob("*.json")):
         original = path.read_bytes()
         record = json.loads(original)
         for field in strange_values(record):
+            if field in seen:  # the same code reads this field of the records of other videos
+                continue
+            seen.add(field)
             for new in (None, MARKUP, [MARKUP], {MARKUP: MARKUP}, -1, 10**400):
                 path.write_bytes(sealed_json(changed(record, field, new)))
                 status = main([str(root), str(tmp_path / "page.html"), "--pictures", "0"])

@@ -14,6 +14,7 @@ from data_prep.job import prepare_folder
 from data_prep.settings import PrepareSettings
 
 TOOL = Path(__file__).resolve().parents[2] / "tools" / "verify_store.py"
+pytestmark = pytest.mark.usefixtures("prepared_in_this_process")
 
 
 @pytest.fixture(scope="module")
