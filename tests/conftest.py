@@ -12,6 +12,21 @@ ROOT = Path(__file__).resolve().parents[1]
 # Commands that a test starts use this checkout's packages, whichever are installed.
 os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
 
+# Begun first, so that at the end no process works on a long file while the others have nothing left to do.
+LONG_FILES = (
+    "tests/baselines/test_training.py",
+    "tests/robustness/test_faults.py",
+    "tests/test_doc_commands.py",
+    "tests/tools/test_interrupts.py",
+    "tests/tools/test_prepare_flow.py",
+    "tests/tools/test_train.py",
+)
+
+
+def pytest_collection_modifyitems(items):
+    """Put the tests of long files first, otherwise in their order."""
+    items.sort(key=lambda item: not item.path.as_posix().endswith(LONG_FILES))
+
 
 @pytest.fixture(scope="session", autouse=True)
 def format_each_config_once():

@@ -16,6 +16,6 @@ fi
 "$python" -m mypy
 "$python" -m codespell_lib
 # One test process per core, each with one thread. The tests of a file stay together because they share what they made.
-# Files in the order of their names: sorted by number of tests, long files of few tests would come last, for one process.
+# Long files first, as tests/conftest.py sorts them: xdist would sort by number of tests, and long files have few.
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
 exec "$python" -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder --durations=10 "$@"
