@@ -99,20 +99,8 @@ class Clips(Dataset):
         cache_threads: int | None = None,
         seed: int = 0,
     ) -> None:
-        if part not in ("train", "val", "all"):
-            raise ValueError(f"part must be 'train', 'val' or 'all', got {part!r}")
+        _check_ranges(part, num_frames, interval_frames, max_clips, least_change, least_category_change)
         self.size_hw = _height_and_width(size_px, short_side_px)
-        if num_frames < 2 or interval_frames < 1:
-            raise ValueError(
-                f"want at least 2 frames at an interval of at least 1, got {num_frames}, {interval_frames}"
-            )
-        if max_clips is not None and max_clips < 1:
-            raise ValueError(f"max_clips must be at least 1, got {max_clips}")
-        if not (least_change >= 0 and least_category_change >= 0):
-            raise ValueError(
-                "least_change and least_category_change must be at least 0 gray levels, "
-                f"got {least_change} and {least_category_change}"
-            )
         self.num_frames, self.interval_frames, self.size_px = num_frames, interval_frames, size_px
         self.training = part != "val" if training is None else training
         self.flip, self.seed = flip, seed
@@ -131,19 +119,7 @@ class Clips(Dataset):
         else:
             in_part = [part == "all" or (path in kept) == (part == "val") for path, _ in readable]
             ranges = [(0, count if takes else 0) for count, takes in zip(counts, in_part)]
-        self.videos, self._files, groups, group_videos = [], [], [], []
-        for (path, video), (first, end) in zip(readable, ranges):
-            reason = self._unsuitable(path, video, least_category_change)
-            found = []
-            if reason is None:
-                found, reason = _start_groups(video, (first, end), num_frames, interval_frames, least_change)
-            if reason is not None:
-                self.left_out.append(f"{path}: {reason}")
-            if found:
-                groups += found
-                group_videos += [len(self.videos)] * len(found)
-                self.videos.append(path)
-                self._files.append((video.path, video.shape))
+        groups, group_videos = self._take_videos(readable, ranges, least_change, least_category_change)
         for line in self.left_out:
             logger.warning("left out: %s", line)
         if not groups:
@@ -181,6 +157,29 @@ class Clips(Dataset):
         clip = np.array(clip.transpose(0, 3, 1, 2), order="C")  # a copy: the cache is read-only
         return dict(frames=torch.from_numpy(clip), video=video, start=start)
 
+    def _take_videos(
+        self,
+        readable: list[tuple[str, CachedVideo]],
+        ranges: list[tuple[int, int]],
+        least_change: float,
+        least_category_change: float,
+    ) -> tuple[list, list[int]]:
+        """Set `videos`, and add the others to `left_out`; returns the groups of starts, and the video of each group."""
+        self.videos, self._files, groups, group_videos = [], [], [], []
+        for (path, video), frames in zip(readable, ranges):
+            reason = self._unsuitable(path, video, least_category_change)
+            found = []
+            if reason is None:
+                found, reason = _start_groups(video, frames, self.num_frames, self.interval_frames, least_change)
+            if reason is not None:
+                self.left_out.append(f"{path}: {reason}")
+            if found:
+                groups += found
+                group_videos += [len(self.videos)] * len(found)
+                self.videos.append(path)
+                self._files.append((video.path, video.shape))
+        return groups, group_videos
+
     def _unsuitable(self, path: str, video: CachedVideo, least_category_change: float) -> str | None:
         """Return why no clip of a video is used, whatever part it is in; None if it can be used."""
         if any(side < crop for side, crop in zip(video.shape[1:3], self.size_hw)):
@@ -190,6 +189,28 @@ class Clips(Dataset):
         if change < least_category_change:
             return f"its category hardly moves, {change:.2f} gray levels on average"
         return None
+
+
+def _check_ranges(
+    part: str,
+    num_frames: int,
+    interval_frames: int,
+    max_clips: int | None,
+    least_change: float,
+    least_category_change: float,
+) -> None:
+    """Raise ValueError for an argument of `Clips` that is out of range."""
+    if part not in ("train", "val", "all"):
+        raise ValueError(f"part must be 'train', 'val' or 'all', got {part!r}")
+    if num_frames < 2 or interval_frames < 1:
+        raise ValueError(f"want at least 2 frames at an interval of at least 1, got {num_frames}, {interval_frames}")
+    if max_clips is not None and max_clips < 1:
+        raise ValueError(f"max_clips must be at least 1, got {max_clips}")
+    if not (least_change >= 0 and least_category_change >= 0):
+        raise ValueError(
+            "least_change and least_category_change must be at least 0 gray levels, "
+            f"got {least_change} and {least_category_change}"
+        )
 
 
 def clip_changes(gray: np.ndarray, num_frames: int, interval_frames: int) -> np.ndarray:

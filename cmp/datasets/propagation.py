@@ -134,23 +134,26 @@ class PropagationDataset(torch.utils.data.Dataset):
         if max_pairs is not None and len(positions) > max_pairs:
             if max_pairs < 1:
                 raise ValueError(f"max_pairs must be at least 1, got {max_pairs}")
-            positions = positions[np.linspace(0, len(positions) - 1, max_pairs).round().astype(int)]
+            positions = _evenly_spaced(positions, max_pairs)
         if not len(positions):
             raise ValueError(f"part {part!r} of {len(videos)} pairs is empty")
         self.positions = positions
         if hasattr(self.source, "check_files"):  # now, not after hours of training
-            spread = np.linspace(0, len(positions) - 1, min(len(positions), MAX_LOOKED_FOR)).round().astype(int)
-            self.source.check_files(positions[spread])
+            self.source.check_files(_evenly_spaced(positions, min(len(positions), MAX_LOOKED_FOR)))
+        self._number_videos(videos, called)
+        self.others: np.ndarray | None = None
+        if other_images:
+            self.bring_other_images()
+
+    def _number_videos(self, videos: Sequence[str], called: Mapping[str, Sequence[str]]) -> None:
+        """Set the video and the scene of every position, as numbers, and the videos' names."""
         names, ids = number_videos(videos)
-        used, self.video_ids = np.unique(ids[positions], return_inverse=True)
+        used, self.video_ids = np.unique(ids[self.positions], return_inverse=True)
         # Python strings would be copied into every worker, as their reference counts change. Bytes take a quarter of
         # the memory of numpy's characters.
         self.video_names = np.array([os.fsencode(names[i]) for i in used])
         paths = {video: also[0] for video, also in called.items()}
         self.scene_ids = number_scenes([names[i] for i in used], paths)[self.video_ids]
-        self.others: np.ndarray | None = None
-        if other_images:
-            self.bring_other_images()
 
     def bring_other_images(self) -> None:
         """Add an other_image to every sample from now on.
@@ -235,6 +238,11 @@ def _positions_of(
     if val_list is not None:
         return split_by_list(videos, part, val_list, called)
     return np.arange(len(videos)) if part == "all" else split_positions(videos, part, val_share=val_share)
+
+
+def _evenly_spaced(positions: np.ndarray, count: int) -> np.ndarray:
+    """Choose `count` of (N,) positions, evenly spaced, with the first and the last; count is at most N."""
+    return positions[np.linspace(0, len(positions) - 1, count).round().astype(int)]
 
 
 def choose_other_videos(video_ids: np.ndarray) -> np.ndarray:

@@ -118,6 +118,65 @@ def two_bare_loops(options: list[str]) -> np.ndarray:
     return np.array([seconds, used])
 
 
+def alternate(
+    video_dir: Path,
+    videos: list[tuple[VideoSource, np.ndarray]],
+    place: Path,
+    settings: PrepareSettings,
+    stages: Counter,
+    repeat: int,
+) -> tuple[np.ndarray, np.ndarray]:
+    """(2,) seconds of the bare loop and of the pipeline in this process, which take turns in being first."""
+    with lock_store(place / "store"):
+        begin_store(place / "store", {}, {})
+    bare = real = np.zeros(2)
+    for number, (source, pairs) in enumerate(videos):
+        for turn in (0, 1):
+            start = now()
+            if (number + repeat + turn) % 2:
+                bare_loop(video_dir / source.path, pairs, settings, stages)
+                bare = bare + now() - start
+            else:
+                task = VideoTask(str(video_dir), str(place / "store"), source, settings, ("auto",))
+                prepare_video(task, lambda value: None)
+                real = real + now() - start
+    return bare, real
+
+
+def time_jobs(
+    video_dir: Path, videos: list[tuple[VideoSource, np.ndarray]], place: Path, settings: PrepareSettings
+) -> tuple[dict[str, np.ndarray], float]:
+    """(2,) seconds of a job by its number of workers, and the clock's seconds of one pair of the smallest video."""
+    links, one = place / "videos", place / "one"
+    links.mkdir()
+    one.mkdir()
+    for source, _ in videos:
+        (links / source.path.replace("/", "-")).symlink_to((video_dir / source.path).resolve())
+    smallest = min(links.iterdir(), key=lambda path: path.stat().st_size)
+    (one / smallest.name).symlink_to(smallest.resolve())
+    found = {}
+    for workers in (1, 2):
+        start = now()
+        prepare_folder(links, place / f"job-{workers}", settings, num_workers=workers, show_progress=False)
+        found[f"job, {workers} worker" + "s" * (workers > 1)] = now() - start
+    start = now()
+    single = PrepareSettings(pairs_per_video=1)
+    prepare_folder(one, place / "job-one", single, num_workers=1, show_progress=False)
+    return found, (now() - start)[0]
+
+
+def print_table(best: dict[str, np.ndarray]) -> None:
+    """Print the rates of each way of working: (2,) pairs per second of the clock and of CPU time."""
+    print("| | pairs/s | of the bare loop | of one worker | pairs per CPU second | of the bare loop |")
+    print("|" + " --- |" * 6)
+    for label, rates in best.items():
+        share, cpu_share = rates / best["bare loop"]
+        to_one = f"{rates[0] / best['job, 1 worker'][0]:.2f}" if label.startswith("job") else "-"
+        print(f"| {label} | {rates[0]:.2f} | {share:.2f} | {to_one} | {rates[1]:.2f} | {cpu_share:.2f} |")
+    of_two = best["job, 2 workers"][0] / best["two bare loops at once"][0]
+    print(f"two workers do {of_two:.2f} of what two bare loops do at once")
+
+
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
@@ -155,58 +214,24 @@ def main(argv: list[str] | None = None) -> int:
         return 0
     print(f"{num_pairs} pairs of {len(videos)} videos, short side {settings.short_side_px} px, {settings.estimator}")
 
-    root = str(args.video_dir)
-    options = [root, "--videos", str(args.videos), "--pairs-per-video", str(args.pairs_per_video)]
     seconds: dict[str, list[np.ndarray]] = {"bare loop": [], "two bare loops at once": [], "pipeline, same process": []}
+    options = [str(args.video_dir), "--videos", str(args.videos), "--pairs-per-video", str(args.pairs_per_video)]
     with tempfile.TemporaryDirectory() as folder:
         for repeat in range(args.repeats):
-            out = Path(folder) / f"store{repeat}"
-            with lock_store(out):
-                begin_store(out, {}, {})
-            bare = real = np.zeros(2)
-            for number, (source, pairs) in enumerate(videos):
-                for turn in (0, 1):
-                    start = now()
-                    if (number + repeat + turn) % 2:
-                        bare_loop(args.video_dir / source.path, pairs, settings, stages)
-                        bare = bare + now() - start
-                    else:
-                        prepare_video(VideoTask(root, str(out), source, settings, ("auto",)), lambda value: None)
-                        real = real + now() - start
+            place = Path(folder) / str(repeat)
+            place.mkdir()
+            bare, real = alternate(args.video_dir, videos, place, settings, stages, repeat)
             seconds["bare loop"].append(bare)
             seconds["two bare loops at once"].append(two_bare_loops(options) / 2)  # for as many pairs as the others
             seconds["pipeline, same process"].append(real)
-            links = Path(folder) / f"videos{repeat}"
-            links.mkdir()
-            for source, _ in videos:
-                (links / source.path.replace("/", "-")).symlink_to((args.video_dir / source.path).resolve())
-            for workers in (1, 2):
-                start = now()
-                job = Path(folder) / f"job{repeat}-{workers}"
-                prepare_folder(links, job, settings, num_workers=workers, show_progress=False)
-                label = f"job, {workers} worker" + "s" * (workers > 1)
-                seconds.setdefault(label, []).append(now() - start)
-            one = Path(folder) / f"one{repeat}"
-            one.mkdir()
-            smallest = min(links.iterdir(), key=lambda path: path.stat().st_size)
-            (one / smallest.name).symlink_to(smallest.resolve())
-            start = now()
-            single = PrepareSettings(pairs_per_video=1)
-            prepare_folder(one, Path(folder) / f"job{repeat}-one", single, num_workers=1, show_progress=False)
-            fixed_s = (now() - start)[0]
+            jobs, fixed_s = time_jobs(args.video_dir, videos, place, settings)
+            for label, spent in jobs.items():
+                seconds.setdefault(label, []).append(spent)
 
     stage_ms = {stage: 1e3 * spent / num_pairs / args.repeats for stage, spent in stages.items()}
     print("bare loop, CPU ms per pair: " + ", ".join(f"{stage} {ms:.1f}" for stage, ms in stage_ms.items()))
     print(f"a job of one pair of the smallest video: {fixed_s:.2f} s")
-    print("| | pairs/s | of the bare loop | of one worker | pairs per CPU second | of the bare loop |")
-    print("|" + " --- |" * 6)
-    best = {label: num_pairs / np.min(found, axis=0) for label, found in seconds.items()}  # (clock, processor)
-    for label, rates in best.items():
-        share, cpu_share = rates / best["bare loop"]
-        to_one = f"{rates[0] / best['job, 1 worker'][0]:.2f}" if label.startswith("job") else "-"
-        print(f"| {label} | {rates[0]:.2f} | {share:.2f} | {to_one} | {rates[1]:.2f} | {cpu_share:.2f} |")
-    of_two = best["job, 2 workers"][0] / best["two bare loops at once"][0]
-    print(f"two workers do {of_two:.2f} of what two bare loops do at once")
+    print_table({label: num_pairs / np.min(found, axis=0) for label, found in seconds.items()})
     return 0
 
 
