@@ -39,6 +39,7 @@ from tools.verify_store import main as verify
 
 ROOT = Path(__file__).resolve().parents[2]
 SETTINGS = PrepareSettings(interval_frames=2, pairs_per_video=3, short_side_px=24, candidates_kernel=5)
+pytestmark = pytest.mark.usefixtures("prepared_in_this_process")
 
 
 @pytest.fixture(scope="module")
@@ -58,6 +59,12 @@ def made(tmp_path_factory):
 
 def prepare(made, out, **options):
     return prepare_folder(made / "videos", out, SETTINGS, num_workers=1, show_progress=False, **options)
+
+
+@pytest.fixture(autouse=True)
+def small_recipe(monkeypatch):
+    """The page of a store finds K and G on crops of 384 px; small crops are read in the same way."""
+    monkeypatch.setattr("data_prep.browse._RECIPES", (("small", 24, 16, 5, 8),))
 
 
 @pytest.fixture
