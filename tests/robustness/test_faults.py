@@ -36,7 +36,8 @@ def made(tmp_path_factory):
 
 
 def command(videos, out):
-    return [sys.executable, str(TOOLS / "prepare_flow.py"), str(videos), str(out), *killed_jobs.FLAGS]
+    flags = [*killed_jobs.FLAGS, "--workers", "1"]
+    return [sys.executable, str(TOOLS / "prepare_flow.py"), str(videos), str(out), *flags]
 
 
 def assert_nothing_is_half_written(out):
@@ -74,7 +75,7 @@ def test_a_repair_killed_at_random_moments_and_done_again_ends_with_the_same_byt
 def test_a_repair_killed_in_its_middle_is_completed_by_the_next(made, tmp_path):
     store = Path(shutil.copytree(made / "expected", tmp_path / "store"))
     killed_jobs.damage(store, np.random.default_rng(3), 4)
-    repair = ("verify_store.py", store, "--repair", made / "videos", "--workers", "2", "--quiet")
+    repair = ("verify_store.py", store, "--repair", made / "videos", "--workers", "1", "--quiet")
     process = killed_jobs.start(*repair)
     while process.poll() is None and not any("damaged" in p.read_text() for p in store.glob("videos/*.json")):
         pass  # until it has begun
@@ -139,6 +140,7 @@ def test_a_full_disk_and_a_read_only_one_are_named_and_the_next_run_completes(ma
     assert "Read-only file system" in errors[-2]
 
 
+@pytest.mark.usefixtures("prepared_in_this_process")
 def test_an_input_that_vanishes_after_it_was_listed_costs_only_itself(made, tmp_path, monkeypatch):
     videos = Path(shutil.copytree(made / "videos", tmp_path / "videos"))
     settings = PrepareSettings(interval_frames=2, pairs_per_video=4, short_side_px=48)
@@ -159,6 +161,7 @@ def test_an_input_that_vanishes_after_it_was_listed_costs_only_itself(made, tmp_
     assert killed_jobs.contents(tmp_path / "store") == killed_jobs.contents(made / "expected")
 
 
+@pytest.mark.usefixtures("prepared_in_this_process")
 def test_a_video_that_cannot_be_read_any_more_keeps_what_was_made_of_it(made, tmp_path):
     videos = Path(shutil.copytree(made / "videos", tmp_path / "videos"))
     (tmp_path / "archive").mkdir()
@@ -188,7 +191,7 @@ def test_a_video_that_cannot_be_read_any_more_keeps_what_was_made_of_it(made, tm
 
 def test_a_second_job_on_a_store_is_refused_and_the_first_goes_on(made, tmp_path):
     out = tmp_path / "store"
-    first = killed_jobs.start("prepare_flow.py", made / "videos", out, *killed_jobs.FLAGS)
+    first = killed_jobs.start("prepare_flow.py", made / "videos", out, *killed_jobs.FLAGS, "--workers", "1")
     while not (out / "store.json").is_file() and first.poll() is None:
         pass
     os.kill(first.pid, signal.SIGSTOP)  # else it might be done before the second has begun
@@ -200,6 +203,7 @@ def test_a_second_job_on_a_store_is_refused_and_the_first_goes_on(made, tmp_path
     assert killed_jobs.contents(out) == killed_jobs.contents(made / "expected")
 
 
+@pytest.mark.usefixtures("prepared_in_this_process")
 def test_random_flips_over_every_kind_of_file_are_all_found_and_repaired(made, tmp_path):
     rng = np.random.default_rng(0)
     store = Path(shutil.copytree(made / "expected", tmp_path / "store"))

@@ -215,6 +215,7 @@ def test_the_folder_of_the_videos_cannot_be_the_store(main, videos, capsys):
     assert sorted(path.name for path in videos.iterdir()) == before
 
 
+@pytest.mark.usefixtures("prepared_in_this_process")
 def test_a_dry_run_prints_estimates_and_writes_nothing(main, videos, tmp_path, capsys):
     out = tmp_path / "store"
     assert main([str(videos), str(out), *FLAGS, "--dry-run", "--dry-run-videos", "4"]) == 0
