@@ -3,7 +3,6 @@
 import os
 import signal
 import socket
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -16,6 +15,7 @@ sys.path.insert(0, str(ROOT))
 from mmengine.config import Config  # noqa: E402
 
 from cmp.engine.processes import any_process, join_processes, leave_together, watch_processes  # noqa: E402
+from tests.tools.script_process import ScriptProcess  # noqa: E402
 
 
 def work(folder, hang):
@@ -48,11 +48,12 @@ def two(tmp_path):
         for rank in range(2):
             environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "MASTER_PORT": str(port)}
             environment |= dict(MASTER_ADDR="127.0.0.1", RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE="2")
-            command = [sys.executable, __file__, str(tmp_path), hang]
-            pipes = dict(stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-            processes.append(subprocess.Popen(command, env=environment, **pipes))
+            folder = tmp_path / f"process{rank}"
+            folder.mkdir()
+            arguments = [tmp_path, hang]
+            processes.append(ScriptProcess(__file__, arguments, folder=folder, environment=environment))
         while not all((tmp_path / f"began_{rank}").exists() for rank in range(2)):
-            assert all(process.poll() is None for process in processes), processes[0].communicate()[1]
+            assert all(process.returncode is None for process in processes), processes[0].communicate()[1]
             time.sleep(0.05)
         return processes
 

@@ -12,31 +12,54 @@ from pathlib import Path
 LIBRARIES = ["torch.utils.tensorboard", "torchvision", "mmengine.runner", "cv2", "scipy.sparse"]
 
 
-def run_script(script, arguments, *, folder, environment, timeout_s=240):
-    """The result of `python SCRIPT ARGUMENTS`, with its exit status, standard output and standard error.
+class ScriptProcess:
+    """`python SCRIPT ARGUMENTS`, started; with the parts of `subprocess.Popen` that tests need.
 
     Args:
         script: path of a Python file, run as `__main__`.
-        folder: where it runs; gets two files with what it writes, which are removed.
-        environment: all its environment variables; PYTHONPATH is one folder.
+        folder: where it runs; gets two files with what it writes, which `communicate` removes.
+        environment: all its environment variables.
     """
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(LIBRARIES)
-    files = [Path(folder) / f".{name}.txt" for name in ("out", "err")]
-    process = context.Process(target=_run, args=(str(script), list(map(str, arguments)), folder, environment, files))
-    process.start()
-    process.join(timeout_s)
-    if process.exitcode is None:
+
+    def __init__(self, script, arguments, *, folder, environment):
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload(LIBRARIES)
+        self.args = [str(script), *map(str, arguments)]
+        self._files = [Path(folder) / f".{name}.txt" for name in ("out", "err")]
+        self._process = context.Process(target=_run, args=(self.args, folder, environment, self._files))
+        self._process.start()
+        self.pid = self._process.pid
+
+    @property
+    def returncode(self):
+        return self._process.exitcode
+
+    def kill(self):
+        self._process.kill()
+
+    def communicate(self, timeout=None):
+        """Wait for its end; returns (standard output, standard error), or raises `subprocess.TimeoutExpired`."""
+        self._process.join(timeout)
+        texts = [file.read_text() if file.exists() else "" for file in self._files]
+        if self.returncode is None:
+            raise subprocess.TimeoutExpired(self.args, timeout, *texts)
+        for file in self._files:
+            file.unlink(missing_ok=True)
+        return texts
+
+
+def run_script(script, arguments, *, folder, environment, timeout_s=240):
+    """Run a `ScriptProcess`; its exit status, standard output and standard error."""
+    process = ScriptProcess(script, arguments, folder=folder, environment=environment)
+    try:
+        texts = process.communicate(timeout_s)
+    except subprocess.TimeoutExpired:
         process.kill()
-        process.join()
-        raise subprocess.TimeoutExpired([script, *arguments], timeout_s, *(file.read_text() for file in files))
-    texts = [file.read_text() for file in files]
-    for file in files:
-        file.unlink()
-    return subprocess.CompletedProcess([script, *arguments], process.exitcode, *texts)
+        raise
+    return subprocess.CompletedProcess(process.args, process.returncode, *texts)
 
 
-def _run(script, arguments, folder, environment, files):
+def _run(args, folder, environment, files):
     import torch
 
     for number, file in enumerate(files, start=1):
@@ -47,7 +70,6 @@ def _run(script, arguments, folder, environment, files):
     os.environ.clear()
     os.environ.update(environment)
     torch.set_num_threads(1)
-    if "PYTHONPATH" in environment:
-        sys.path.insert(0, environment["PYTHONPATH"])
-    sys.argv = [script, *arguments]
-    runpy.run_path(script, run_name="__main__")
+    sys.path[:0] = filter(None, environment.get("PYTHONPATH", "").split(os.pathsep))
+    sys.argv = args
+    runpy.run_path(args[0], run_name="__main__")
