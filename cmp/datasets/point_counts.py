@@ -62,7 +62,7 @@ def crops_of_source(
         source: pairs.
         short_side_px: pairs are resized to this first.
         size_px: side of the crops; what a small pair lacks is padded and not valid.
-        num_crops: at most so many, one per pair.
+        num_crops: most crops that are used, one per pair.
         seed: of the positions of the crops.
 
     Raises:

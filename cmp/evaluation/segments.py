@@ -41,7 +41,7 @@ def list_labeled(
         image_dir: folder of images.
         labels: folder of label images (the same names, .png), or COCO's JSON file.
         names: text file whose lines begin with the name of an image; None: all images.
-        every: use every so many-th.
+        every: N to use every N-th image; 1 uses all.
 
     Raises:
         FileNotFoundError: a folder, or an image of the list, does not exist.

@@ -16,7 +16,7 @@ Otsu's rule. Departures:
 - A CMP network gives a distribution per pixel, so probabilities and means are read from one prediction and not
   estimated from samples.
 - Motion affordance is averaged over pokes on a grid; theirs is predicted without a poke.
-- Still points on the border of the image take the place of a camera that is told not to move.
+- Still points on the border of the image take the place of their input for a camera that does not move.
 - The score is the mean of the correlation and of the probability of motion.
 - Automatic segments cluster the maps of all pokes at once (average linkage); theirs are taken one after another.
 - The last step by color (`refine="grabcut"`) is ours.
@@ -231,7 +231,7 @@ def discover_segments(
     Args:
         propagator, image, still_xy, short_side_px, refine: see `segment_from_pokes` and `motion_affordance`.
         num_places: K, how many places are poked, at least 4. The time grows with it.
-        max_segments: at most so many are returned, at least 1.
+        max_segments: most segments that are returned, at least 1.
         cluster_similarity: correlation, -1..1.
         max_iou: of two segments that overlap more, the better stays.
         rule: how a place is poked; default: `PokeRule` with one place each.
@@ -338,7 +338,7 @@ def cluster_maps(maps: np.ndarray, similarity: float) -> list[np.ndarray]:
         similarity: two clusters are merged while their maps correlate at least this much on average.
 
     Returns:
-        Positions of the maps of each cluster, in the order of their first. A constant map is a cluster by itself.
+        For each cluster the positions of its maps, in the order of the first one. A constant map is a cluster of one.
 
     Source: average linkage, computed by SciPy.
     """

@@ -163,8 +163,8 @@ def points_to_guidance(
         size_hw: of the image.
 
     Raises:
-        ValueError: shapes are others or do not match, values are no finite numbers, a point lies outside the image, or
-            a set has no point.
+        ValueError: a shape is wrong or does not match the others, a value is not finite, a point lies outside the
+            image, or a set has no point.
     """
     points, vectors = _as_sets(points_xy, "points_xy"), _as_sets(vectors_xy, "vectors_xy")
     if len(points) != len(vectors):

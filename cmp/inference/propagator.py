@@ -24,8 +24,8 @@ from cmp.starter import STARTER
 from cmp.weights import download_weights, is_address
 
 NORMALIZATIONS = ("imagenet", "unit")
-# Guidance sets are decoded in groups of so many pixels at most, which bounds the memory. A CPU is fastest when one set
-# of 384 x 384 stays in its caches.
+# Guidance sets are decoded in groups of at most this many pixels, which bounds the memory. A CPU is fastest when the
+# maps of one set of 384 x 384 px stay in its caches.
 PIXELS_AT_ONCE = {"cpu": 1 << 17}
 PIXELS_AT_ONCE_ELSEWHERE = 1 << 22
 

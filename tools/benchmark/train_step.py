@@ -3,16 +3,16 @@ r"""Measure one training step and its loss, variant by variant: time, memory, sh
     python tools/benchmark/train_step.py --recipe both
     python tools/benchmark/train_step.py --recipe resnet50 --device cuda --batch 64 --compile --data my_pairs
 
-Each variant adds one thing to the one above it; the first is the plain float32 step. All work on one network in one
-process and take turns within every round, so that other load on the machine meets them all; a ratio is taken within
-each round, and the median told with the range. On a CPU the same ratio stands there in processor seconds too: those
-count what was worked, and not what was waited for while other programs had the cores.
+Each variant adds one thing to the one above it; the first is the plain float32 step. All variants run in one process on
+one network and take turns within every round, so that other load on the machine slows them all alike. A ratio is
+computed within each round; its median and range over the rounds are printed. On a CPU the ratio of CPU seconds is
+printed too, which does not count the time that other programs used the cores.
 
-Peak memory is, on a CPU, the largest resident size of a process of its own that takes two steps; on a GPU it is what
-torch allocated. FLOPs are those of the network's convolutions and matrix products, forward and backward, as torch
-counts them; the rate they are compared with is that of a square matrix product in the variant's precision, measured in
-turn with the steps. Input is random; with --data the fastest variant trains on that store after the tables, and the
-share of time spent waiting for it is printed. With --profile the operators that take most of a step are printed.
+Peak memory on a CPU is the largest resident size of a separate process that takes two steps; on a GPU it is what torch
+allocated. FLOPs are those of the network's convolutions and matrix products, forward and backward, as torch counts
+them. They are compared with the rate of a square matrix product in the variant's precision, measured between the steps.
+Input is random. With --data the fastest variant also trains on that store after the tables, and the share of time spent
+waiting for data is printed. With --profile the operators that take most of a step are printed.
 """
 
 import argparse

@@ -3,12 +3,14 @@
     python tools/benchmark/warp.py FLOW_DIR
     python tools/benchmark/warp.py FLOW_DIR --picture warp.jpg
 
-FLOW_DIR as for tools/benchmark/estimators.py. Frame 1 is thrown forward onto frame 2, and frame 2 is fetched back onto
-frame 1, each by the true flow from 1 to 2. Cells: PSNR in dB / SSIM (scikit-image), means over a set's pairs; where the
-true flow has gaps (KITTI) no SSIM, whose windows would see them, and no holes. Visible is what both frames show, judged
-by the true flow alone (`visible_pixels`: there and back within 1 px; in frame 2, where at least half a visible pixel
-has landed); holes are the pixels of frame 2 on which nothing landed; hidden is what is known and not visible. "no warp"
-is the other frame as it is, on the same pixels. The table in docs/animate.md comes from here.
+FLOW_DIR as for tools/benchmark/estimators.py. The true flow from 1 to 2 warps frame 1 forward onto frame 2 (splatting),
+and frame 2 backward onto frame 1 (sampling). A cell is PSNR in dB / SSIM (scikit-image), means over the pairs of a set.
+Where the true flow has gaps (KITTI), SSIM and holes are left out: the windows of SSIM would contain the gaps.
+
+The pixels that are compared: "visible" are those that both frames show, according to the true flow alone
+(`visible_pixels`: there and back within 1 px; in frame 2, at least half a visible pixel landed there); "holes" are the
+pixels of frame 2 on which nothing landed; "hidden" are those whose flow is known and which are not visible. "no warp"
+is the other frame, unchanged, on the same pixels. The table in docs/animate.md is what this prints.
 """
 
 import argparse

@@ -44,7 +44,7 @@ class TimmEncoder(nn.Module):
     Raises:
         ModuleNotFoundError: timm is not installed.
         ValueError: timm has no such model, or it has no feature maps, takes one image size only, or has strides that
-            are no powers of two times the top's; top_stride is not offered; the pretrained file does not fit.
+            are not powers of two times the top's; top_stride is not offered; the pretrained file does not fit.
         FileNotFoundError: there is no pretrained file.
 
     Source: Lin et al., "Feature Pyramid Networks for Object Detection", CVPR 2017; for one stride Li et al., "Exploring
