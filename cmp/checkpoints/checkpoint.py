@@ -16,7 +16,16 @@ from cmp.models.backbones import ENCODERS, TIMM, AlexNetFCN, BareEncoder, Pyrami
 from cmp.models.cmp import PUBLISHED_MEAN, PUBLISHED_STD
 from cmp.models.description import OPTIONS, checked_part, shown
 from cmp.starter import STARTER, starter_path
-from cmp.weights import MAX_JSON, WeightFile, check_size, load_strictly, parse_json, read_weight_file, without_wrapper
+from cmp.weights import (
+    MAX_JSON,
+    RandomWeightsSkipped,
+    WeightFile,
+    check_size,
+    load_strictly,
+    parse_json,
+    read_weight_file,
+    without_wrapper,
+)
 
 PEER_SHORT_SIDE_PX = 416  # what Zhan et al. trained at
 MAX_SHORT_SIDE_PX = 4096  # a larger number in a file is not taken for a size
@@ -115,16 +124,18 @@ class Checkpoint:
                 (but for `num_batches_tracked`), left over and misshapen keys are all listed.
         """
         if self.kind == "peer":
-            model = build_peer_network(
-                self.state_dict, source=self.path, alexnet_stride=alexnet_stride, max_flow_px=max_flow_px
-            )
+            with RandomWeightsSkipped():
+                model = build_peer_network(
+                    self.state_dict, source=self.path, alexnet_stride=alexnet_stride, max_flow_px=max_flow_px
+                )
         else:
             described = self.meta.get("cmp")
             if not isinstance(described, Mapping):
                 raise ValueError(f"{self.path} does not describe its network: there is no 'cmp' in its meta")
             try:
                 check_size(lambda: CMP.from_description(described), self.state_dict, source=self.path)
-                model = CMP.from_description(described)
+                with RandomWeightsSkipped():
+                    model = CMP.from_description(described)
             except ValueError as error:
                 if str(error).startswith(self.path):
                     raise
@@ -154,7 +165,8 @@ class Checkpoint:
         if self.kind == "encoder" and name.startswith("resnet"):
             above = ("fc.", *above)
         weights = {key.removeprefix("net.model."): value for key, value in weights.items() if not key.startswith(above)}
-        encoder = BareEncoder(name, output_stride)
+        with RandomWeightsSkipped():
+            encoder = BareEncoder(name, output_stride)
         encoder.load_library_weights(weights, source=f"{self.path} ({name.removeprefix(TIMM)})")
         return encoder.eval()
 

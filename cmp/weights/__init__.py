@@ -4,11 +4,12 @@ Knows no network: `cmp.checkpoints` interprets the content, `cmp.engine` resumes
 """
 
 from cmp.weights.download import download_weights, is_address
-from cmp.weights.load import check_finite, check_fit, check_size, load_strictly
+from cmp.weights.load import RandomWeightsSkipped, check_finite, check_fit, check_size, load_strictly
 from cmp.weights.read import MAX_JSON, WeightFile, parse_json, read_weight_file, without_wrapper, without_wrappers
 
 __all__ = [
     "MAX_JSON",
+    "RandomWeightsSkipped",
     "WeightFile",
     "check_finite",
     "check_fit",

@@ -4,6 +4,31 @@ from collections.abc import Callable, Mapping
 
 import torch
 from torch import nn
+from torch.overrides import TorchFunctionMode
+
+# What the constructors of layers, and `torch.nn.init`, draw weights with.
+_DRAWS = (
+    torch.Tensor.normal_,
+    torch.Tensor.uniform_,
+    torch.Tensor.erfinv_,  # makes uniform numbers normal
+    nn.init.normal_,
+    nn.init.uniform_,
+    nn.init.kaiming_uniform_,
+)
+
+
+class RandomWeightsSkipped(TorchFunctionMode):
+    """A context in which networks are built without drawing random weights, which takes longer than loading others.
+
+    The weights contain whatever was in memory, so all of them must be loaded next, as `load_strictly` does. Buffers and
+    constant weights are set as always, and torch's generator is left as it is.
+    """
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        if func in _DRAWS:
+            return args[0] if args else kwargs["tensor"]
+        return func(*args, **kwargs)
 
 
 def load_strictly(model: nn.Module, state_dict: Mapping[str, torch.Tensor], *, source: str) -> None:
@@ -73,7 +98,7 @@ def check_size(build: Callable[[], nn.Module], state_dict: Mapping[str, torch.Te
         ValueError: as `check_fit`, or as build.
     """
     try:
-        with torch.device("meta"):
+        with torch.device("meta"), RandomWeightsSkipped():
             model = build()
     except (NotImplementedError, RuntimeError):  # some operations in timm's networks cannot run without memory
         return

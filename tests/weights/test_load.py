@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from cmp.weights import check_size, load_strictly
+from cmp.weights import RandomWeightsSkipped, check_size, load_strictly
 
 
 class Network(nn.Module):
@@ -87,3 +87,17 @@ def test_a_network_larger_than_its_weights_is_refused_before_it_takes_memory(mod
     with pytest.raises(ValueError, match=r"some.pth does not fit the network:\n.*misshapen \(7\)"):
         check_size(build, model.state_dict(), source="some.pth")
     assert [parameter.device.type for parameter in made[0].parameters()] == ["meta"] * 6
+
+
+def test_weights_that_are_loaded_next_are_not_drawn_and_buffers_are_set(model):
+    before = torch.get_rng_state()
+    with RandomWeightsSkipped():
+        other = Network()
+        for draw in (nn.init.kaiming_normal_, nn.init.kaiming_uniform_, nn.init.xavier_normal_, nn.init.trunc_normal_):
+            draw(other.head.weight)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert torch.equal(other.norm.running_var, torch.ones(6)) and torch.equal(other.norm.weight, torch.ones(6))
+    load_strictly(other, model.state_dict(), source="some.pth")
+    assert same(other.state_dict(), model.state_dict())
+    Network()
+    assert not torch.equal(torch.get_rng_state(), before)
