@@ -17,7 +17,7 @@ from cmp.flow import write_flow
 from tools.evaluate import main
 
 HEIGHT, WIDTH = 64, 96
-NUM_VIDEOS, PAIRS_PER_VIDEO = 6, 3
+NUM_VIDEOS, PAIRS_PER_VIDEO = 6, 2
 
 
 def make_pairs(folder):
@@ -79,23 +79,23 @@ def test_the_pairs_and_guidance_that_would_be_judged_are_printed_as_a_config(pla
 def test_all_pairs_are_judged_of_a_store_that_was_not_trained_on_and_held_out_ones_of_one_that_was(place, capsys):
     status, line, _, _ = judge(place, capsys, "--data", place / "others" / "list.txt")
     assert status == 0 and line.startswith(
-        "evaluated 18 of 18 pairs, from 6 videos, part all: the checkpoint was trained on "
+        "evaluated 12 of 12 pairs, from 6 videos, part all: the checkpoint was trained on "
     )
     status, line, _, _ = judge(place, capsys, "--data", place / "trained" / "list.txt")
     assert status == 0 and line.startswith(
-        "evaluated 6 of 18 pairs, from 2 videos, part val: the checkpoint was trained on "
+        "evaluated 4 of 12 pairs, from 2 videos, part val: the checkpoint was trained on "
     )
-    assert judge(place, capsys)[1].startswith("evaluated 6 of 18 pairs, from 2 videos, part val: as the config says")
+    assert judge(place, capsys)[1].startswith("evaluated 4 of 12 pairs, from 2 videos, part val: as the config says")
     copied = shutil.copy(place / "trained" / "list.txt", place / "trained" / "copy.txt")
     assert ", part val: " in judge(place, capsys, "--data", copied)[1]
-    for part, count in (("all", 18), ("val", 6), ("train", 12)):
+    for part, count in (("all", 12), ("val", 4), ("train", 8)):
         line = judge(place, capsys, "--data", place / "others" / "list.txt", "--part", part, network="none")[1]
-        assert line.startswith(f"evaluated {count} of 18 pairs, from {count // 3} videos, part {part}: as asked for")
+        assert line.startswith(f"evaluated {count} of 12 pairs, from {count // 2} videos, part {part}: as asked for")
     lists = [place / "trained" / "list.txt", place / "others" / "list.txt"]
     status, _, _, error = judge(place, capsys, "--data", *lists)
     assert status == 2 and "what was held out is not known" in error and "Traceback" not in error
     line = judge(place, capsys, "--data", *lists, "--part", "all", network="none")[1]
-    assert line.startswith("evaluated 36 of 36 pairs, from 12 videos")
+    assert line.startswith("evaluated 24 of 24 pairs, from 12 videos")
 
 
 def test_another_network_is_evaluated_on_the_same_pairs_and_a_typo_is_refused(place, capsys):
@@ -155,7 +155,7 @@ def test_fewer_points_make_a_column_each(place, capsys, tmp_path):
         assert single[label][0] == rows[label][1], label
     kept = json.loads((tmp_path / "metrics.json").read_text())
     assert kept["judged"] | {"why": ""} == dict(
-        part="all", why="", pairs=18, videos=6, pairs_in_all=18, points=["1", "2", "all"]
+        part="all", why="", pairs=12, videos=6, pairs_in_all=12, points=["1", "2", "all"]
     )
     assert f"{kept['points']['2']['epe']:.3f}" == rows["the network"][1]
     without = judge(place, capsys, *data, "--points", "1", "2", network="none")[2]
