@@ -30,7 +30,9 @@ def example() -> tuple[np.ndarray, torch.Tensor, torch.Tensor, list, list]:
     """An image of soft noise, and the same two arrows as maps and as points."""
     coarse = np.random.default_rng(0).integers(0, 256, (16, 24, 3), np.uint8)
     image = np.array(Image.fromarray(coarse).resize(SIZE_HW[::-1], Image.Resampling.BICUBIC))
-    points, vectors = [[60, 40], [150, 90]], [[9.0, -4.0], [0.0, 0.0]]
+    height, width = SIZE_HW
+    points = [[5 * width // 16, 5 * height // 16], [25 * width // 32, 45 * height // 64]]
+    vectors = [[9.0, -4.0], [0.0, 0.0]]
     sparse, mask = torch.zeros(1, 2, *SIZE_HW), torch.zeros(1, 1, *SIZE_HW)
     for (x, y), vector in zip(points, vectors):
         sparse[0, :, y, x], mask[0, 0, y, x] = torch.tensor(vector), 1
@@ -92,12 +94,13 @@ def check_compat(checkpoint: Path, out: Path) -> str:
 
 def check_commands(checkpoint: Path, out: Path) -> str:
     """A video and a mask have the size of the image."""
-    write_png(out / "image.png", example()[0])
+    image, _, _, ((x, y), _), _ = example()
+    write_png(out / "image.png", image)
     video, mask = out / "video.gif", out / "mask.png"
-    animate_file(out / "image.png", video, checkpoint, arrows=[[60, 40, 69, 36]], frames=4)
-    annotate_file(out / "image.png", mask, checkpoint, [[60, 40]])
-    with Image.open(video) as frames, Image.open(mask) as image:
-        require(frames.size == image.size == SIZE_HW[::-1], "video or mask have another size")
+    animate_file(out / "image.png", video, checkpoint, arrows=[[x, y, x + 3 * image.shape[1] // 64, y - 4]], frames=4)
+    annotate_file(out / "image.png", mask, checkpoint, [[x, y]])
+    with Image.open(video) as frames, Image.open(mask) as inside:
+        require(frames.size == inside.size == SIZE_HW[::-1], "video or mask have another size")
     return f"{video.name}, {mask.name}"
 
 

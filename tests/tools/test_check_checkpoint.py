@@ -23,6 +23,7 @@ def save(path, depth, decoder):
 
 def test_a_checkpoint_of_theirs_goes_through_every_door_but_the_graphs(tmp_path, capsys, monkeypatch):
     monkeypatch.delitem(checkpoint_check.STEPS, "graphs")  # tests/inference/test_export.py, and the slow test below
+    monkeypatch.setattr(checkpoint_check, "SIZE_HW", (64, 96))
     path = save(tmp_path / "ckpt.pth.tar", 18, PropagationDecoder)
     assert main([str(path), str(tmp_path / "out")]) == 0
     text = capsys.readouterr().out
