@@ -1,11 +1,16 @@
-"""Show a pair store as one HTML page: no server, no scripts, no other files. The page is `browse_page.html`."""
+"""Show a pair store as one HTML page: no server, no other files. The page is `browse_page.html`.
+
+What is in a store may be anybody's: each value is escaped, and the page allows itself (by a content security policy)
+only its own script, `browse_page.js`, and images inside it.
+"""
 
 from __future__ import annotations
 
 import base64
+import hashlib
 import os
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
 from numbers import Real
@@ -13,39 +18,32 @@ from pathlib import Path
 from typing import Any
 
 import cv2
-import numpy as np
 from jinja2 import Environment, StrictUndefined, Template
 
-from cmp.datasets.pair_store import PairSample, PairStore, read_record, stored_rows
+from cmp.datasets.pair_store import PairStore, read_record, stored_rows
 from cmp.datasets.point_counts import PUBLISHED_POINTS, count_points, crop_of_pair, fit_sampling
-from cmp.flow.draw import flow_to_color
-from cmp.guidance import sample_guidance
+from cmp.datasets.propagation import PropagationDataset
+from cmp.datasets.recipe_data import recipe_dataset
+from cmp.engine.config import read_config
+from data_prep.browse_charts import MAX_NUMBER, SCORES, histogram, score_charts
+from data_prep.browse_pictures import shown_crop, shown_flow, shown_image, wheel_url
+from data_prep.quality import explain_reason
+from data_prep.thresholds import Thresholds
 
-_IMAGE_WIDTH_PX = 480  # twice the width at which the page shows them, for dense screens
-_BINS = 24
-_STRIDE_PX, _KERNEL_PX = 80, 41  # of the guidance points drawn where a store has none: few enough to be seen
+DEFAULT_RECIPE = "r18_quickstart"
 _NUM_CROPS = 12  # in which points are counted
 _RECIPES = (  # title, short side and side of the crop, px, K and G
     ("Zhan et al., AlexNet", 416, 384, 81, 200),
     ("Zhan et al., ResNet-50", 416, 320, 67, 165),
     ("quick start", 160, 128, 15, 64),
 )
-_SCORES = {  # name: title, threshold
-    "mean_flow_px": ("mean motion, px", None),
-    "moving_share": ("moving", "min_moving_share"),
-    "beyond_share": ("beyond range", "max_beyond_share"),
-    "unexplained": ("unexplained", "max_unexplained"),
-    "appearance_jump": ("appearance jump", "max_appearance_jump"),
-    "largest_change": ("largest change", "max_duplicate_change"),
-    "inconsistent": ("inconsistent", "max_inconsistent"),
-    "camera_share": ("camera share", "max_camera_share"),
-}
-_MAX_NUMBER = 2.0**60  # of what is shown as a number; infinite values and those that are not a number exceed it too
 
 
 def report_html(
     root: str | os.PathLike,
     *,
+    recipe: str | os.PathLike = DEFAULT_RECIPE,
+    clip: str = "",
     num_pictures: int = 12,
     num_rejected: int = 100,
     num_read: int = 2000,
@@ -58,52 +56,60 @@ def report_html(
 
     Args:
         root: the store.
+        recipe: a pretraining recipe, as for `cmp.engine.recipes.find_recipe`: the gallery shows the crop and the
+            guidance points that it draws of each pair in the first epoch. A recipe is Python code, which is executed.
+        clip: only pairs of videos whose path contains this text (in any case) are in the gallery and among the rejected
+            pairs. Everything else on the page is about the whole store.
         num_pictures: pairs in the gallery, spread evenly over the store. As many rejected pairs at most are shown, an
-            equal number per reason, where their images are stored. With 0 no guidance points are counted per crop.
+            equal number per reason, where their images are stored. With 0 no guidance points are drawn or counted, and
+            the recipe is not read.
         num_rejected: rejected pairs in the table, spread evenly too.
-        num_read: at most this many pairs are read for the histograms, spread evenly. Points are counted on the pairs of
-            the gallery where the store has no candidates.
+        num_read: at most this many pairs are read for the histograms, spread evenly.
         problems: receives one line per record and per sample that is left out, which names the file and what is wrong.
 
     Raises:
-        FileNotFoundError: there is no store.
-        ValueError: store.json or the index is damaged; see `PairStore`.
+        FileNotFoundError: there is no store, or no such recipe.
+        ValueError: store.json or the index is damaged, see `PairStore`; the recipe is not for pairs, or chooses its
+            points elsewhere; no path contains `clip`.
     """
     problems = [] if problems is None else problems
     records = _read_records(Path(root), problems)
     store = PairStore(root, records=records)
     settings = store.about["settings"]
-    dropped = [(record["source"]["path"], pair) for record in records.values() for pair in record["dropped"]]
-    read = _spread(len(store), num_read)
-    distributions = _read_distributions(store, read, problems)
-    gallery = list(_gallery(store, num_pictures, problems))
-    if not distributions["points"]:
-        distributions["points"] = [pair["num_points"] for pair in gallery if pair["points_are_drawn"]]
-        points_name = "guidance points per image of the gallery"
-    else:
-        points_name = "candidates per image"
-    names = {"gap_s": "gap, s", "gap_frames": "gap, frames", "points": points_name}
-    rejected = list(_rejected_gallery(PairStore(root, rejected=True, records=records), records, num_pictures, problems))
-    bad = [record for record in records.values() if record["status"] != "done"][:num_rejected]
+    read = _spread(range(len(store)), num_read)
+    charts = [histogram(*titled) for titled in _read_distributions(store, read, problems)]
+    chosen = _videos_of_clip(records, clip)
+    kept = _kept_pairs(store, chosen if clip else None, recipe, num_pictures, problems)
+    charts.append(histogram("guidance points per crop of the gallery", "crops", [pair["num_points"] for pair in kept]))
+    of_clip = {video_id: records[video_id] for video_id in sorted(chosen)}
+    rejected = _rejected_part(root, of_clip, num_pictures, num_rejected, settings.get("thresholds"), problems)
     return _template().render(
         title=Path(root).resolve().name,
-        counts=_counts(store, records, len(dropped)),
+        counts=_counts(store, records),
         problems=problems,
         problem_rows=[[problem] for problem in problems[:num_rejected]],
         num_read=len(read),
         num_pairs=len(store),
-        charts=[_histogram(names[name], values) for name, values in distributions.items()],
+        charts=charts,
         points=_points_per_crop(store, problems) if num_pictures else [],
-        scores=_score_charts(records, settings.get("thresholds")),
-        gallery=gallery,
-        reasons=Counter(pair["reasons"][0] for _, pair in dropped).most_common(),
-        rejected=rejected,
-        dropped=[_rejected_row(*dropped[i]) for i in _spread(len(dropped), num_rejected)],
-        dropped_heads=["video", "frames", "reasons", *(title for title, _ in _SCORES.values())],
-        num_dropped=len(dropped),
-        bad=[{"path": r["source"]["path"]} | {k: r[k] for k in ("status", "reason", "detail")} for r in bad],
+        scores=score_charts(records, settings.get("thresholds")),
+        recipe=Path(recipe).stem,
+        clip=clip,
+        clips=sorted({pair["clip"] for part in (kept, rejected["rejected"], rejected["dropped"]) for pair in part}),
+        gallery=kept,
+        bad=[record for record in records.values() if record["status"] != "done"][:num_rejected],
         settings=[[name, value] for name, value in sorted(settings.items()) if value is not None],
+        **rejected,
+        **_fixed_parts(),
     )
+
+
+@cache
+def _fixed_parts() -> dict[str, str]:
+    """What every page has: its only script, the hash by which the page allows it, the color wheel."""
+    script = Path(__file__).with_name("browse_page.js").read_text("utf-8")
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    return {"script": script, "script_hash": digest, "wheel": wheel_url()}
 
 
 @cache
@@ -161,7 +167,7 @@ def _check_description(meta: Mapping, place: str) -> None:
     """Raise ValueError, naming `place`, where the description of a sample lacks what the page shows."""
 
     def is_number(value: Any) -> bool:
-        return isinstance(value, Real) and not isinstance(value, bool) and abs(value) <= _MAX_NUMBER
+        return isinstance(value, Real) and not isinstance(value, bool) and abs(value) <= MAX_NUMBER
 
     def has(name: str, key: str, test: Any) -> bool:
         part = meta.get(name)
@@ -182,35 +188,69 @@ def _check_description(meta: Mapping, place: str) -> None:
             raise ValueError(f"{place} has no valid {name}, got {repr(meta.get(name))[:80]}")
 
 
-def _read_distributions(store: PairStore, positions: Sequence[int], problems: list[str]) -> dict[str, list[float]]:
-    """Time and frames between the frames of each pair, and its number of candidates where they are stored."""
-    found: dict[str, list[float]] = {"gap_s": [], "gap_frames": [], "points": []}
+def _read_distributions(
+    store: PairStore, positions: Sequence[int], problems: list[str]
+) -> list[tuple[str, str, list[float]]]:
+    """Titles of both axes and values: time and frames between the frames of each pair."""
+    seconds: list[float] = []
+    frames: list[float] = []
     for position in positions:
         with _left_out(store, position, problems):
             meta = store.read_meta(position)
             _check_description(meta, store.place_of(position, "json"))
-            candidates = store.read_candidates(position)
-            for name, (first, second) in (("gap_s", meta["times_s"]), ("gap_frames", meta["frames"])):
-                found[name].append(second - first)
-            if candidates is not None:
-                found["points"].append(len(candidates))
+            for found, (first, second) in ((seconds, meta["times_s"]), (frames, meta["frames"])):
+                found.append(second - first)
+    return [("gap, s", "pairs", seconds), ("gap, frames", "pairs", frames)]
+
+
+def _spread(items: Sequence, wanted: int) -> list:
+    """At most `wanted` items, the middles of equal parts."""
+    wanted = min(len(items), wanted)
+    return [items[(2 * i + 1) * len(items) // (2 * wanted)] for i in range(wanted)]
+
+
+def _videos_of_clip(records: Mapping[str, dict], clip: str) -> set[str]:
+    """Ids of the videos whose path contains a text, in any case."""
+    found = {i for i, record in records.items() if clip.casefold() in record["source"]["path"].casefold()}
+    if clip and not found:
+        raise ValueError(f"--clip: no video of this store has {clip!r} in its path")
     return found
 
 
-def _spread(count: int, wanted: int) -> list[int]:
-    """At most `wanted` positions, the middles of equal parts of 0 .. count - 1."""
-    wanted = min(count, wanted)
-    return [(2 * i + 1) * count // (2 * wanted) for i in range(wanted)]
+class _PlainPairs:
+    """The pairs of a store without what else `PropagationDataset` reads: a damaged record must not cost the page."""
+
+    def __init__(self, store: PairStore) -> None:
+        self.pair_videos: Sequence[str] = store.pair_videos
+        self.read_pair = store.read_pair
+
+    def __len__(self) -> int:
+        return len(self.pair_videos)
+
+
+def _recipe_data(recipe: str | os.PathLike, store: PairStore) -> PropagationDataset | None:
+    """What the recipe draws of each pair of the store; None where there are none."""
+    config = read_config(recipe)
+    return recipe_dataset(config, lambda: _PlainPairs(store), str(recipe)) if len(store) else None
+
+
+def _explainer(thresholds: Any) -> Callable[[str, Mapping[str, float]], str]:
+    """`explain_reason` with the thresholds in store.json, whatever they are; no words where they are not valid."""
+    try:
+        valid = Thresholds(**thresholds)
+    except (TypeError, ValueError, OverflowError):
+        return lambda reason, scores: ""
+    return lambda reason, scores: explain_reason(reason, scores, valid)
 
 
 # ------------------------------------------------------------------------------------------- parts of the page
 
 
-def _counts(store: PairStore, records: Mapping[str, dict], num_dropped: int) -> dict[str, float]:
+def _counts(store: PairStore, records: Mapping[str, dict]) -> dict[str, float]:
     statuses = Counter(record["status"] for record in records.values())
     return {
         "pairs": len(store),
-        "rejected pairs": num_dropped,
+        "rejected pairs": sum(len(record["dropped"]) for record in records.values()),
         "videos": statuses["done"],
         "videos skipped": statuses["skipped"],
         "videos failed": statuses["failed"],
@@ -218,37 +258,87 @@ def _counts(store: PairStore, records: Mapping[str, dict], num_dropped: int) -> 
     }
 
 
-def _gallery(store: PairStore, count: int, problems: list[str]) -> Iterator[dict]:
-    """Images and a line of text for each of `count` kept pairs, spread over the store."""
-    for position in _spread(len(store), count):
+def _kept_pairs(
+    store: PairStore, chosen: set[str] | None, recipe: str | os.PathLike, count: int, problems: list[str]
+) -> list[dict]:
+    """The gallery: pairs spread over the store, or over the videos in `chosen`."""
+    numbers = store.video_numbers.tolist()
+    positions = [i for i, number in enumerate(numbers) if chosen is None or store.videos[number] in chosen]
+    if not count:
+        return []
+    dataset = _recipe_data(recipe, store)
+    return list(_gallery(store, dataset, _spread(positions, count), problems))
+
+
+def _rejected_part(
+    root: str | os.PathLike,
+    records: Mapping[str, dict],
+    num_pictures: int,
+    num_rejected: int,
+    thresholds: Any,
+    problems: list[str],
+) -> dict[str, Any]:
+    """What the template says about the rejected pairs of these records."""
+    explain = _explainer(thresholds)
+    dropped = [(record["source"]["path"], pair) for record in records.values() for pair in record["dropped"]]
+    store = PairStore(root, rejected=True, records=records)
+    return {
+        "reasons": Counter(pair["reasons"][0] for _, pair in dropped).most_common(),
+        "rejected": list(_rejected_gallery(store, records, num_pictures, explain, problems)),
+        "dropped": [_rejected_row(path, pair, explain) for path, pair in _spread(dropped, num_rejected)],
+        "dropped_heads": ["video", "frames", "reasons", *(f"{title}, {unit}" for title, unit, _ in SCORES.values())],
+        "num_dropped": len(dropped),
+    }
+
+
+def _gallery(
+    store: PairStore, dataset: PropagationDataset | None, positions: Sequence[int], problems: list[str]
+) -> Iterator[dict]:
+    """Images and a line of text for each of these kept pairs."""
+    for position in positions if dataset is not None else ():
         with _left_out(store, position, problems):
             sample = store.read(position)
-            _check_description(sample.meta, store.place_of(position, "json"))
-            points_yx = sample.candidates
-            if points_yx is None:
-                points_yx = sample_guidance(
-                    sample.flow, rng=np.random.default_rng(position), grid_stride_px=_STRIDE_PX, nms_kernel=_KERNEL_PX
-                )
-            yield _shown_pair(sample, points_yx) | {"points_are_drawn": sample.candidates is None}
+            meta = sample.meta
+            _check_description(meta, store.place_of(position, "json"))
+            crop = shown_crop(dataset[position], "what training draws: a crop and its guidance points")
+            images = [shown_image(sample.first, "first frame"), shown_flow(sample.flow, "flow"), crop]
+            height, width = sample.first.shape[:2]
+            text = (
+                f"{meta['video']['path']}, frames {meta['frames'][0]} to {meta['frames'][1]}: {width} x {height} px, "
+                f"mean motion {meta['quality']['mean_flow_px']:.1f} px, {crop['num_points']} guidance points, "
+                f"{meta['estimator']['name']}"
+            )
+            clip = meta["video"]["path"]
+            yield {"images": images, "text": text, "num_points": crop["num_points"], "clip": clip}
 
 
-def _rejected_gallery(store: PairStore, records: Mapping[str, dict], count: int, problems: list[str]) -> Iterator[dict]:
+def _rejected_gallery(
+    store: PairStore,
+    records: Mapping[str, dict],
+    count: int,
+    explain: Callable[[str, Mapping[str, float]], str],
+    problems: list[str],
+) -> Iterator[dict]:
     """Images of rejected pairs: an equal number per reason, spread over the store."""
     places: dict[str, list[int]] = {}
     rows = [row for video_id in store.videos for row in stored_rows(records[video_id], rejected=True)]
     for position, row in enumerate(rows):
         places.setdefault(row["reasons"][0], []).append(position)
     for reason in sorted(places):
-        for index in _spread(len(places[reason]), -(-count // len(places))):
-            position = places[reason][index]
+        for position in _spread(places[reason], -(-count // len(places))):
             with _left_out(store, position, problems):
-                sample = store.read(position)
+                with_second = store.has(position, "second.jpg")
+                sample = store.read(position, second=with_second)
                 _check_description(sample.meta, store.place_of(position, "json"))
-                first, second = rows[position]["frames"]
+                row = rows[position]
+                images = [shown_image(sample.first, "first frame"), shown_flow(sample.flow, "flow")]
+                if with_second:
+                    images.insert(1, shown_image(sample.second, "second frame"))
                 yield {
-                    "images": [_data_url(_resized(image)) for image in (sample.first, flow_to_color(sample.flow))],
-                    "reasons": rows[position]["reasons"],
-                    "text": f"{sample.meta['video']['path']}, frames {first} to {second}",
+                    "images": images,
+                    "reasons": [(name, explain(name, row["quality"])) for name in row["reasons"]],
+                    "text": f"{sample.meta['video']['path']}, frames {row['frames'][0]} to {row['frames'][1]}",
+                    "clip": sample.meta["video"]["path"],
                 }
 
 
@@ -257,7 +347,7 @@ def _points_per_crop(store: PairStore, problems: list[str]) -> list[list[str]]:
     rows = []
     for title, short_side_px, size_px, kernel, stride_px in _RECIPES:
         crops = []
-        for position in _spread(len(store), _NUM_CROPS):
+        for position in _spread(range(len(store)), _NUM_CROPS):
             with _left_out(store, position, problems):
                 crops.append(crop_of_pair(store, position, short_side_px=short_side_px, size_px=size_px))
         if not crops:
@@ -273,77 +363,8 @@ def _points_per_crop(store: PairStore, problems: list[str]) -> list[list[str]]:
     return rows
 
 
-def _rejected_row(path: str, pair: dict) -> dict:
-    scores = [pair["quality"].get(name) for name in _SCORES]
+def _rejected_row(path: str, pair: dict, explain: Callable[[str, Mapping[str, float]], str]) -> dict:
+    scores = [pair["quality"].get(name) for name in SCORES]
     frames = f"{pair['frames'][0]} to {pair['frames'][1]}"
-    return {"path": path, "frames": frames, "reasons": pair["reasons"], "scores": scores}
-
-
-def _shown_pair(sample: PairSample, points_yx: np.ndarray) -> dict:
-    height, width = sample.first.shape[:2]
-    scale = _IMAGE_WIDTH_PX / width
-    image, color = _resized(sample.first), _resized(flow_to_color(sample.flow))
-    with_points = image.copy()
-    for y, x in points_yx:
-        start = np.round((np.array([x, y]) + 0.5) * scale).astype(int)
-        end = np.round((np.array([x, y]) + 0.5 + sample.flow[y, x]) * scale).astype(int)
-        for ink, thickness in (((0, 0, 0), 4), ((255, 220, 60), 2)):
-            cv2.arrowedLine(with_points, start.tolist(), end.tolist(), ink, thickness, cv2.LINE_AA, tipLength=0.3)
-        cv2.circle(with_points, start.tolist(), 3, (230, 60, 60), -1, cv2.LINE_AA)
-    meta = sample.meta
-    text = (
-        f"{meta['video']['path']}, frames {meta['frames'][0]} to {meta['frames'][1]}: {width} x {height} px, "
-        f"mean motion {meta['quality']['mean_flow_px']:.1f} px, {len(points_yx)} guidance points, "
-        f"{meta['estimator']['name']}"
-    )
-    images = (with_points, color, cv2.addWeighted(image, 0.5, color, 0.5, 0))
-    return {"images": [_data_url(image) for image in images], "text": text, "num_points": len(points_yx)}
-
-
-def _resized(image: np.ndarray) -> np.ndarray:
-    """The image at the width of the gallery, its ratio of sides kept."""
-    height, width = image.shape[:2]
-    size = (_IMAGE_WIDTH_PX, max(1, round(height * _IMAGE_WIDTH_PX / width)))
-    return cv2.resize(image, size, interpolation=cv2.INTER_AREA)
-
-
-def _data_url(image: np.ndarray) -> str:
-    data = cv2.imencode(".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, 85])[1]
-    return f"data:image/jpeg;base64,{base64.b64encode(data.tobytes()).decode()}"
-
-
-def _score_charts(records: Mapping[str, dict], thresholds: Any) -> list[dict]:
-    """One histogram per score, kept pairs against rejected ones, with the threshold that decides."""
-    limits = thresholds if isinstance(thresholds, dict) else {}
-    kept, rejected = (
-        [row["quality"] for record in records.values() for row in record[name]] for name in ("samples", "dropped")
-    )
-    charts = []
-    for name, (title, limit) in _SCORES.items():
-        of_kept, of_rejected = ([quality[name] for quality in part if name in quality] for part in (kept, rejected))
-        charts.append(_histogram(title, of_kept, of_rejected, limits.get(limit)))
-    return charts
-
-
-def _histogram(name: str, values: Sequence[float], rejected: Sequence[float] = (), limit: Any = None) -> dict:
-    """A chart for the template. Its last bar also counts what is beyond the 99th percentile. `limit` becomes a line."""
-    values, rejected = ([value for value in part if abs(value) <= _MAX_NUMBER] for part in (values, rejected))
-    everything = [*values, *rejected]
-    if not everything:
-        return {"name": name, "empty": True}
-    low, high = float(min(everything)), float(np.percentile(everything, 99))
-    if high - low < 1e-6 * max(1.0, abs(low)):
-        low, high = low - 0.5 * max(1.0, abs(low)), low + 0.5 * max(1.0, abs(low))
-    counts = [np.histogram(np.clip(part, low, high), bins=_BINS, range=(low, high))[0] for part in (values, rejected)]
-    scale = 96 / (counts[0] + counts[1]).max()
-    bars = [
-        {"kind": kind, "x": 10 * i + 1, "y": 100 - scale * (under + n), "height": scale * n, "count": int(n)}
-        for kind, part, below in (("", counts[0], 0 * counts[0]), ("no", counts[1], counts[0]))
-        for i, (n, under) in enumerate(zip(part, below))
-        if n
-    ]
-    width = 10 * _BINS
-    is_number = isinstance(limit, Real) and not isinstance(limit, bool)
-    place = width * (limit - low) / (high - low) if is_number and low <= limit <= high else None
-    chart = {"name": name, "empty": False, "width": width, "bars": bars, "limit": place, "low": low, "high": high}
-    return chart | {"median": float(np.median(everything))}
+    reasons = [(name, explain(name, pair["quality"])) for name in pair["reasons"]]
+    return {"clip": path, "frames": frames, "reasons": reasons, "scores": scores}

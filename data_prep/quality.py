@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -33,6 +34,23 @@ _CAMERA_PX = 1.0
 _GRID = 16  # vectors along the longer side that the camera's motion is fitted to
 _HISTOGRAM_SIDE_PX = 64
 _DIGITS = 5  # scores are rounded to this before the decision, so that stored scores explain every decision
+# Reasons, gravest first. Each has alternatives, of comparisons that must all hold: (score, how, field of Thresholds).
+_DECIDED_BY = {
+    "cut": (
+        (("unexplained", "above", "max_unexplained"),),
+        (("appearance_jump", "above", "max_appearance_jump"), ("uneven_light", "above", "max_uneven_light")),
+    ),
+    "duplicate": ((("largest_change", "at most", "max_duplicate_change"),),),
+    "still": ((("moving_share", "below", "min_moving_share"),),),
+    "too_fast": ((("beyond_share", "above", "max_beyond_share"),),),
+    "inconsistent": ((("inconsistent", "above", "max_inconsistent"),),),
+    "camera": ((("camera_share", "above", "max_camera_share"),),),
+}
+_HOLDS = {"above": operator.gt, "at most": operator.le, "below": operator.lt}
+_WITHOUT_SCORE = {
+    "bad_flow": "the flow is not finite, or longer than the codec holds",
+    "forgotten": "it would be kept now, but was not stored (--forget-dropped)",
+}
 
 
 def score_pair(
@@ -161,18 +179,35 @@ def drop_reasons(scores: Mapping[str, float], thresholds: Thresholds) -> list[st
 
     Scores of an older version lack uneven_light: appearance_jump alone then decides, as it did in that version.
     """
-    limits = thresholds
-    uneven = scores.get("uneven_light", math.inf) > limits.max_uneven_light
-    jumped = scores["appearance_jump"] > limits.max_appearance_jump and uneven
-    found = {
-        "cut": scores["unexplained"] > limits.max_unexplained or jumped,
-        "duplicate": scores["largest_change"] <= limits.max_duplicate_change,
-        "still": scores["moving_share"] < limits.min_moving_share,
-        "too_fast": scores["beyond_share"] > limits.max_beyond_share,
-        "inconsistent": scores["inconsistent"] > limits.max_inconsistent,
-        "camera": scores["camera_share"] > limits.max_camera_share,
-    }
-    return [reason for reason, holds in found.items() if holds]
+    known = {"uneven_light": math.inf, **scores}
+    return [
+        reason
+        for reason, alternatives in _DECIDED_BY.items()
+        # Lists, so that a missing score is found whatever the others are.
+        if any([all([_HOLDS[how](known[name], getattr(thresholds, limit)) for name, how, limit in compared])
+                for compared in alternatives])
+    ]  # fmt: skip
+
+
+def explain_reason(reason: str, scores: Mapping[str, float], thresholds: Thresholds) -> str:
+    """State in words why a pair is dropped: each score that decides, with its threshold.
+
+    Args:
+        reason: one of those of `drop_reasons`.
+        scores: of the pair; those of a store from others may lack some.
+        thresholds: of the store.
+
+    Returns:
+        Such as "moving_share 0.004, below 0.01"; empty for a reason that these scores and thresholds do not give, such
+        as one of another version.
+    """
+    if reason in _WITHOUT_SCORE:
+        return _WITHOUT_SCORE[reason]
+    for compared in _DECIDED_BY.get(reason, ()):
+        known = [(name, how, getattr(thresholds, limit)) for name, how, limit in compared if name in scores]
+        if known and all(_HOLDS[how](scores[name], limit) for name, how, limit in known):
+            return " and ".join(f"{name} {scores[name]:.3g}, {how} {limit:.3g}" for name, how, limit in known)
+    return ""
 
 
 def _shrunk(image: np.ndarray, factor: int) -> np.ndarray:

@@ -3,8 +3,9 @@
 from os import PathLike
 from typing import Any
 
-from cmp.datasets import PropagationDataset
+from cmp.datasets import open_pairs
 from cmp.datasets.point_counts import Crop, crops_of_dataset
+from cmp.datasets.recipe_data import recipe_dataset
 from cmp.engine.config import read_config
 
 
@@ -18,14 +19,8 @@ def crops_of_recipe(
         ValueError: it is not a recipe for pairs, or chooses its points elsewhere (on the device).
     """
     content = read_config(config)
-    settings = dict(content.get("train_dataloader", {}).get("dataset", {}))
-    if settings.pop("type", None) not in (PropagationDataset, "cmp.datasets.PropagationDataset"):
-        raise ValueError(f"{config}: must be a recipe for pairs; its training data are of another kind")
-    sampling = {name: settings[name] for name in ("nms_kernel", "grid_stride_px") if settings.get(name)}
-    if len(sampling) < 2 or settings.get("strategies") is None:
-        raise ValueError(f"{config}: train_dataloader.dataset lacks strategies, nms_kernel or grid_stride_px")
-    sampling |= {name: settings[name] for name in ("normalizer", "thinning") if name in settings}
-    source = dict(settings.pop("source"), paths=[str(store)])
-    settings |= dict(strategies=None, part="all", point_counts=None, sets_per_image=1, max_points=None)
-    dataset = PropagationDataset(source, **settings)
-    return crops_of_dataset(dataset, num_crops), sampling
+    settings = content.get("train_dataloader", {}).get("dataset", {})
+    root = (settings.get("source") or {}).get("root")
+    dataset = recipe_dataset(content, lambda: open_pairs(str(store), root), str(config), strategies=None)
+    known = ("nms_kernel", "grid_stride_px", "normalizer", "thinning")
+    return crops_of_dataset(dataset, num_crops), {name: settings[name] for name in known if name in settings}

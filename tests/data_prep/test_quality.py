@@ -11,7 +11,7 @@ import pytest
 
 from data_prep import quality
 from data_prep.estimators.classical import DisEstimator
-from data_prep.quality import drop_reasons, score_pair
+from data_prep.quality import drop_reasons, explain_reason, score_pair
 from data_prep.settings import PrepareSettings
 from data_prep.thresholds import Thresholds
 
@@ -439,3 +439,18 @@ FLOORS = {  # reason: precision, recall
     "too_fast": (0.7, 0.55),
     "inconsistent": (0.85, 0.75),
 }
+
+
+def test_a_reason_is_explained_by_the_scores_that_decide_and_by_nothing_else():
+    limits = Thresholds(max_unexplained=0.5, max_appearance_jump=0.2, max_uneven_light=0.1, min_moving_share=0.01)
+    scores = dict(unexplained=0.75, appearance_jump=0.3, uneven_light=0.25, moving_share=0.004)
+    assert explain_reason("cut", scores, limits) == "unexplained 0.75, above 0.5"
+    faded = scores | {"unexplained": 0.1}
+    expected = "appearance_jump 0.3, above 0.2 and uneven_light 0.25, above 0.1"
+    assert explain_reason("cut", faded, limits) == expected
+    assert explain_reason("cut", faded | {"uneven_light": 0.05}, limits) == ""  # these scores give no cut
+    del faded["uneven_light"]  # a store of an older version
+    assert explain_reason("cut", faded, limits) == "appearance_jump 0.3, above 0.2"
+    assert explain_reason("still", scores, limits) == "moving_share 0.004, below 0.01"
+    assert "not finite" in explain_reason("bad_flow", {}, limits)
+    assert explain_reason("too_fast", {}, limits) == explain_reason("<b>", scores, limits) == ""

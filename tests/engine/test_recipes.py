@@ -91,7 +91,8 @@ def test_the_wheel_has_the_packages_the_recipes_and_the_command_and_nothing_else
     for folder in ("cmp", "data_prep"):
         files = {str(path.relative_to(ROOT)) for path in (ROOT / folder).rglob("*.py")}
         assert files <= names
-    assert {"cmp/py.typed", "data_prep/py.typed", "data_prep/browse_page.html", "cmp/playground/canvas.js"} <= names
+    assert {"cmp/py.typed", "data_prep/py.typed", "cmp/playground/canvas.js"} <= names
+    assert {"data_prep/browse_page.html", "data_prep/browse_page.js"} <= names
     assert {name.split("/")[0].split("-")[0] for name in names} == {"cmp", "data_prep", "cmp_motion"}
     (points,) = site.glob("*.dist-info/entry_points.txt")
     assert "cmp-motion = cmp.cli.main:run" in points.read_text()

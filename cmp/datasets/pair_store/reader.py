@@ -205,19 +205,12 @@ class PairStore:
         """Read the JSON of one sample. ValueError names shard and member if it is not an object."""
         return parse_object(self.read_member(position, "json"), self.place_of(position, "json"))
 
-    def read_candidates(self, position: int) -> np.ndarray | None:
-        """Read the candidates for guidance points of one sample: (N, 2) int64 (y, x), or None if it has none.
-
-        Raises FileNotFoundError or ValueError as `read`, but does not check that the points are inside the frame.
-        """
-        return self._candidates(position, None) if self.has(position, "guides.npy") else None
-
-    def _candidates(self, position: int, size_hw: tuple[int, int] | None) -> np.ndarray:
+    def _candidates(self, position: int, size_hw: tuple[int, int]) -> np.ndarray:
         place = self.place_of(position, "guides.npy")
         points_yx = read_npy(self.read_member(position, "guides.npy"), place)
         if points_yx.dtype.kind not in "iu" or points_yx.ndim != 2 or points_yx.shape[1] != 2:
             raise ValueError(f"{place} must be whole numbers (N, 2), got {points_yx.dtype} {points_yx.shape}")
-        if size_hw is not None and not ((points_yx >= 0) & (points_yx < size_hw)).all():
+        if not ((points_yx >= 0) & (points_yx < size_hw)).all():
             raise ValueError(f"{place} has points outside the frame of {size_hw} px (height, width)")
         return points_yx.astype(np.int64)
 
