@@ -29,6 +29,7 @@ NOT_RUN = {
     "pip install": "needs a network",
     "bash tools/quickstart.sh": "makes an environment: tests/tools/test_quickstart.py",
     "bash tools/test.sh": "runs the tests",
+    "jupyter lab": "needs a browser: tests/test_notebook.py runs the notebook",
     "bash tools/dist_train.sh": "starts 8 processes: tests/tools/test_train.py runs two",
     "NNODES=": "needs two machines: tests/tools/test_launchers.py",
     "sbatch": "needs Slurm: tests/tools/test_launchers.py",
