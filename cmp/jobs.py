@@ -8,7 +8,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from cmp.addresses import is_address
 
 if TYPE_CHECKING:
     from data_prep.job import PrepareReport
@@ -60,6 +62,8 @@ def prepare(
     folder_fps: float = 25.0,
     stall_seconds: float = 300.0,
     deadline_factor: float = 1.0,
+    max_video_gb: float = 4.0,
+    spool_dir: PathValue | None = None,
     retry_failed: bool = False,
     quiet: bool = False,
     **thresholds: float,
@@ -67,8 +71,8 @@ def prepare(
     """Make a pair store from a folder of videos, or bring it up to date: `cmp-motion prepare VIDEOS OUT`.
 
     Args:
-        videos: folder of videos, searched with its sub-folders.
-        out: folder of the store; made if it does not exist.
+        videos: folder of videos, searched with its sub-folders; or an address, as text (docs/preparation.md).
+        out: folder of the store; made if it does not exist; or an address, as text.
         interval_frames, interval_seconds: distance of the two frames of a pair; 5 frames where neither is given.
         pairs_per_video, stride_frames, stride_seconds: how many pairs, or one every so often; 50 per video where
             nothing is given.
@@ -85,6 +89,8 @@ def prepare(
         reader: auto, pyav or decord.
         folder_fps: frames per second assumed for folders of frames.
         stall_seconds, deadline_factor: when a video is given up; deadline_factor 0: no limit by its length.
+        max_video_gb, spool_dir: for addresses: larger videos are not downloaded; an existing folder for videos and
+            shards while they are worked on, None: the system's for temporary files.
         retry_failed: do videos again that failed before.
         quiet: no progress bar.
         **thresholds: fields of `data_prep.thresholds.Thresholds`, such as min_moving_share; docs/quality.md.
@@ -93,10 +99,12 @@ def prepare(
         What became of the videos. A video that fails costs only itself; it is in `failures`.
 
     Raises:
-        FileNotFoundError, NotADirectoryError, ValueError, RuntimeError: as `data_prep.job.prepare_folder`.
+        FileNotFoundError, NotADirectoryError, ValueError, RuntimeError: as `data_prep.job.prepare_folder`; for
+            addresses as `data_prep.remote.prepare_addresses`.
     """
     from data_prep.deadlines import Deadline
     from data_prep.job import prepare_folder
+    from data_prep.remote import prepare_addresses
     from data_prep.settings import PrepareSettings
     from data_prep.thresholds import Thresholds
 
@@ -123,15 +131,17 @@ def prepare(
         reader=reader,
         folder_fps=folder_fps,
     )
-    return prepare_folder(
-        videos,
-        out,
-        settings,
+    common: dict[str, Any] = dict(
         num_workers=workers,
         stall_s=stall_seconds,
         deadline=Deadline().scaled(deadline_factor) if deadline_factor else None,
         retry_failed=retry_failed,
         show_progress=not quiet,
+    )
+    if not (is_address(videos) or is_address(out)):
+        return prepare_folder(videos, out, settings, **common)
+    return prepare_addresses(
+        str(videos), str(out), settings, max_video_bytes=round(max_video_gb * 1e9), spool_dir=spool_dir, **common
     )
 
 

@@ -142,7 +142,7 @@ def prepare_folder(
     limits = _Limits(num_workers, stall_s, deadline, cluster, show_progress)
     with nullcontext() if cluster is None else connected(cluster):
         # A missing package is named before anything is written.
-        about = _about(settings) if cluster is None else call_once(cluster, _about, settings)
+        about = store_about(settings) if cluster is None else call_once(cluster, store_about, settings)
         with lock_store(targets.store):
             begin_store(targets.store, settings.as_stored(), about)
             return _update_store(
@@ -215,7 +215,7 @@ def _update_store(
     return _report(sources, todo, records, merged, now)
 
 
-def _about(settings: PrepareSettings) -> dict:
+def store_about(settings: PrepareSettings) -> dict:
     """The versions that store.json keeps; raises what the estimator raises if something is missing."""
     estimator = settings.create_estimator().describe()
     return {"package": __version__, "estimator": estimator, "opencv": cv2.__version__, "pyav": av.__version__}

@@ -35,6 +35,8 @@ NOT_RUN = {
     "sbatch": "needs Slurm: tests/tools/test_launchers.py",
     "cmp-motion prepare /data": "needs a cluster: tests/data_prep/test_parts.py and test_ray_executor.py",
     "cmp-motion store merge /data": "needs a cluster: tests/data_prep/test_parts.py",
+    "cmp-motion prepare s3://": "needs an object store: tests/data_prep/test_remote.py",
+    "cmp-motion prepare https://": "needs a web server: tests/data_prep/test_remote.py",
     "cmp-motion playground": "serves until it is stopped: tests/tools/test_playground.py",
     "cmp-motion checkpoint check ckpt": "needs Zhan et al.'s checkpoint: tests/tools/test_check_checkpoint.py",
     "cmp-motion export propagator": "takes half a minute: tests/inference/test_export.py",

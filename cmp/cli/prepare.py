@@ -4,9 +4,11 @@ Example:
     cmp-motion prepare ~/videos ~/pairs
     cmp-motion prepare ~/videos ~/pairs --interval-seconds 0.2 --stride-seconds 1 --short-side 256 --workers 8
     cmp-motion prepare ~/pairs --refilter --min-moving-share 0.05
+    cmp-motion prepare s3://bucket/videos s3://bucket/pairs --workers 8
 
 Searches VIDEO_DIR and all folders below it for video files and for folders of frames. Run it again at any time: videos
 that are done stay, an interrupted job is completed, new videos are added. Format: cmp/datasets/pair_store/format.py.
+VIDEO_DIR and OUT_DIR may be addresses (s3://, gs://, https://): docs/preparation.md.
 
 --refilter decides about the pairs of a store again under other thresholds, from their stored scores: no video is read
 and no flow is computed. Thresholds that are not given stay as the store has them (docs/quality.md).
@@ -19,10 +21,12 @@ Exit status: 0; 1 if the store has no pairs afterwards (the share of a task may 
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from cmp.addresses import is_address
 from cmp.cli.arguments import Parser, fail, say
 from cmp.cli.choices import CODECS, READERS
 from cmp.files import check_paths
@@ -57,9 +61,11 @@ def build_parser(prog: str) -> Parser:
     parser = Parser(prog=prog, description=__doc__.split("\n\n")[0], epilog="\n\n".join(__doc__.split("\n\n")[1:]))
     parser.add_argument(
         "video_dir", nargs="?", metavar="VIDEO_DIR",
-        help="folder with videos, searched with its sub-folders; left out with --refilter",
+        help="folder or address with videos, searched with its sub-folders; left out with --refilter",
     )  # fmt: skip
-    parser.add_argument("out_dir", metavar="OUT_DIR", help="folder of the pair store; made if it does not exist")
+    parser.add_argument(
+        "out_dir", metavar="OUT_DIR", help="folder or address of the pair store; made if it does not exist"
+    )
     defaults = (
         PrepareSettings  # the class has them as attributes; an object of it checks itself with the slow libraries
     )
@@ -164,6 +170,11 @@ def _add_job_arguments(parser: argparse.ArgumentParser, defaults: type[PrepareSe
     )  # fmt: skip
     job.add_argument("--dry-run-videos", type=int, metavar="N", help="number of videos in the sample (default 16)")
     job.add_argument("--dry-run-seed", type=int, metavar="N", help="seed of the choice of the sample (default 0)")
+    _add(job, "--max-video-gb", 4.0, "with an address as VIDEO_DIR: larger videos are not downloaded", metavar="GB")
+    job.add_argument(
+        "--spool-dir", metavar="DIR",
+        help="with an address: existing folder for videos and shards while they are worked on (default: the system's)",
+    )  # fmt: skip
     job.add_argument("--retry-failed", action="store_true", help="do videos again that failed before")
     job.add_argument("--strict", action="store_true", help="exit with status 1 if any video failed")
     job.add_argument("--quiet", action="store_true", help="no progress bar")
@@ -314,6 +325,27 @@ def dry_run_lines(estimate: Estimate) -> list[str]:
     ]
 
 
+def check_addresses(args: argparse.Namespace) -> bool:
+    """Whether VIDEO_DIR or OUT_DIR is an address; ValueError for flags that do not go with one, or need one."""
+    there = [path for path in (args.video_dir, args.out_dir) if is_address(path)]
+    if there:
+        for flag, value in (
+            ("--refilter", args.refilter),
+            ("--dry-run", args.dry_run),
+            ("--task-index", args.task_index is not None),
+            ("--executor ray", args.executor != "local"),
+        ):
+            if value:
+                raise ValueError(f"{flag} needs local folders, got {there[0]!r}")
+        if not args.max_video_gb > 0:
+            raise ValueError(f"--max-video-gb must be above 0, got {args.max_video_gb:g}")
+        if args.spool_dir is not None and not os.path.isdir(args.spool_dir):
+            raise ValueError(f"--spool-dir: {args.spool_dir}: no such folder")
+    elif args.spool_dir is not None:
+        raise ValueError("--spool-dir needs an address as VIDEO_DIR or OUT_DIR")
+    return bool(there)
+
+
 def cluster_of(args: argparse.Namespace) -> RayCluster | None:
     """The Ray cluster on the command line; None for processes on this machine."""
     if args.executor != "ray":
@@ -353,32 +385,35 @@ def main(argv: Sequence[str] | None = None, *, prog: str = "prepare_flow.py") ->
         parser.error(message)
     try:
         check_dry_run(args)
+        has_address = check_addresses(args)
         with imports_can_be_interrupted():
             settings, part, cluster = settings_of(args), part_of(args), cluster_of(args)
     except ValueError as error:
         parser.error(str(error))
     try:
-        check_paths(reads={"VIDEO_DIR": args.video_dir, "--estimator-weights": args.estimator_weights})
-        check_paths(reads={}, folders={"OUT_DIR": args.out_dir})
+        local = {name: None if is_address(path) else path for name, path in vars(args).items()}
+        check_paths(reads={"VIDEO_DIR": local["video_dir"], "--estimator-weights": args.estimator_weights})
+        check_paths(reads={}, folders={"OUT_DIR": local["out_dir"]})
         if args.refilter:
             return refilter(args)
         deadline = Deadline().scaled(args.deadline_factor) if args.deadline_factor else None
         if args.dry_run:
             return dry_run(args, settings, deadline)
-        with imports_can_be_interrupted():
-            from data_prep.job import prepare_folder
-        report = prepare_folder(
-            args.video_dir,
-            args.out_dir,
-            settings,
+        common = dict(
             num_workers=args.workers,
             stall_s=args.stall_seconds,
             deadline=deadline,
             retry_failed=args.retry_failed,
-            part=part,
-            cluster=cluster,
             show_progress=not args.quiet,
         )
+        with imports_can_be_interrupted():
+            from data_prep.job import prepare_folder
+            from data_prep.remote import prepare_addresses
+        if has_address:
+            limits = dict(max_video_bytes=round(args.max_video_gb * 1e9), spool_dir=args.spool_dir)
+            report = prepare_addresses(args.video_dir, args.out_dir, settings, **limits, **common)
+        else:
+            report = prepare_folder(args.video_dir, args.out_dir, settings, part=part, cluster=cluster, **common)
     except KeyboardInterrupt:
         say(prog, "interrupted: everything finished so far is kept; run the same command again to continue")
         return INTERRUPTED_STATUS

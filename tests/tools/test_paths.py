@@ -165,8 +165,6 @@ def test_a_file_in_a_missing_folder_or_of_a_wrong_kind_is_answered_before_the_wo
         "train c.py --data {}/store",
         "train {}/c.py",
         "compare_predictions c.py {}/net.pth",
-        "prepare_flow {}/videos store2 --quiet",
-        "prepare_flow run {}/store --quiet",
         "merge_stores {}/store",
         "verify_store {}/store --quiet",
         "check_checkpoint {}/net.pth checked",
