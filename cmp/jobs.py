@@ -10,7 +10,7 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from cmp.addresses import is_address
+from cmp.addresses import is_address, names_shards
 
 if TYPE_CHECKING:
     from data_prep.job import PrepareReport
@@ -150,6 +150,7 @@ def pretrain(
     out: PathValue,
     *,
     recipe: PathValue = "r18_quickstart",
+    val_data: Sequence[PathValue] | None = None,
     steps: int | None = None,
     batch_size: int | None = None,
     seed: int | None = None,
@@ -162,9 +163,11 @@ def pretrain(
     """Pretrain on pair stores in this process: `cmp-motion train RECIPE --data PAIRS --work-dir OUT`.
 
     Args:
-        pairs: a pair store or list file of Zhan et al., or several.
+        pairs: a pair store or list file of Zhan et al., or several; or shards to stream, as text: tar files, or the
+            address of a store.
         out: the work dir: log, checkpoints and pictures.
         recipe: a config file, or the name of a recipe.
+        val_data: pair stores to validate on; all of `pairs` is then trained on. Shards are never validated on.
         steps: length instead of the recipe's; the schedule is rescaled to it.
         batch_size: pairs per batch; the learning rate follows the recipe's `batch_rule`.
         seed: of weights, order and samples; None: the recipe's.
@@ -190,10 +193,12 @@ def pretrain(
     from cmp.files import check_paths
 
     paths = [pairs] if isinstance(pairs, str | PathLike) else list(pairs)
-    check_paths(reads={"pairs": paths}, folders={"out": out})
+    local = [path for path in paths if not names_shards(path)]
+    check_paths(reads={"pairs": local, "val_data": val_data}, folders={"out": out})
     config, notes = training_config(
         recipe,
         data=paths,
+        val_data=val_data,
         work_dir=out,
         steps=steps,
         batch_size=batch_size,

@@ -37,6 +37,8 @@ NOT_RUN = {
     "cmp-motion store merge /data": "needs a cluster: tests/data_prep/test_parts.py",
     "cmp-motion prepare s3://": "needs an object store: tests/data_prep/test_remote.py",
     "cmp-motion prepare https://": "needs a web server: tests/data_prep/test_remote.py",
+    "cmp-motion train r50_yfcc --data s3://": "needs an object store: tests/test_streamed_training.py",
+    'cmp-motion train r50_yfcc --data "https://': "needs a web server: tests/test_streamed_training.py",
     "cmp-motion playground": "serves until it is stopped: tests/tools/test_playground.py",
     "cmp-motion checkpoint check ckpt": "needs Zhan et al.'s checkpoint: tests/tools/test_check_checkpoint.py",
     "cmp-motion export propagator": "takes half a minute: tests/inference/test_export.py",

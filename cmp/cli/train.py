@@ -21,6 +21,7 @@ from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 
+from cmp.addresses import names_shards
 from cmp.cli.arguments import Parser, say
 from cmp.cli.choices import PRECISIONS, TRACKERS
 from cmp.engine.errors import REFUSED_STATUS, describe_error, error_status, is_compiler_error
@@ -43,7 +44,14 @@ def parse_args(argv: Sequence[str] | None, prog: str) -> argparse.Namespace:
         nargs="+",
         metavar="PATH",
         help="what to train and validate on, instead of the config's: pair stores (folders) or list files of "
-        "Zhan et al.; for a baseline what its config says: videos, or a folder with the digits",
+        "Zhan et al.; shards to stream and only train on: tar files, or a store's address; for a baseline what its "
+        "config says: videos, or a folder with the digits",
+    )
+    parser.add_argument(
+        "--val-data",
+        nargs="+",
+        metavar="PATH",
+        help="pair stores to validate on; all of --data is then trained on",
     )
     parser.add_argument(
         "--resume",
@@ -103,6 +111,7 @@ def train(args: argparse.Namespace, prog: str, held: ExitStack) -> int:
         config, notes = training_config(
             args.config,
             data=args.data,
+            val_data=args.val_data,
             work_dir=args.work_dir,
             steps=args.steps,
             batch_size=args.batch_size,
@@ -124,7 +133,7 @@ def train(args: argparse.Namespace, prog: str, held: ExitStack) -> int:
         for note in notes if int(os.environ.get("RANK", 0)) == 0 else ():
             print(note)
         checkpoint = chosen_checkpoint(args.resume, config.work_dir, prog)
-    except (OSError, ValueError, FolderInUse) as error:
+    except (OSError, ValueError, ModuleNotFoundError, FolderInUse) as error:
         say(prog, error)
         return note_status(REFUSED_STATUS)
     try:
@@ -146,10 +155,13 @@ def check_arguments(args: argparse.Namespace) -> None:
         OSError, ValueError: a path is wrong; it is named.
     """
     work_dir = args.work_dir or str(Path("work_dirs") / Path(args.config).stem)
-    check_paths(reads={"CONFIG": args.config, "--data": args.data}, folders={"--work-dir": work_dir})
+    given = {name: [p for p in paths or () if not names_shards(p)]
+             for name, paths in (("--data", args.data), ("--val-data", args.val_data))}  # fmt: skip
+    check_paths(reads={"CONFIG": args.config, **given}, folders={"--work-dir": work_dir})
     args.config = find_recipe(args.config)
-    if missing := [path for path in args.data or () if not Path(path).exists() and not args.print_config]:
-        raise FileNotFoundError(f"--data: {', '.join(missing)}: no such file or folder")
+    for name, paths in given.items():
+        if missing := [path for path in paths if not Path(path).exists() and not args.print_config]:
+            raise FileNotFoundError(f"{name}: {', '.join(missing)}: no such file or folder")
     if args.device == "cpu" and runs_a_command():
         os.environ["CUDA_VISIBLE_DEVICES"] = ""  # read when torch looks for GPUs the first time
 

@@ -83,6 +83,7 @@ class PropagationDataset(torch.utils.data.Dataset):
     """
 
     metainfo: dict = {}  # without it mmengine logs a warning
+    to_stream = "cmp.datasets.streamed.to_stream"  # changes a config of this dataset to one that streams shards
 
     def __init__(
         self,

@@ -5,22 +5,26 @@ webdataset. `PropagationDataset` over a `PairStore` is better where the store is
 
 - The order is only nearly random. Shards are permuted, and pairs are shuffled within a buffer, so pairs of one video
   come near each other. A buffer of 1,000 pairs of 416 px takes about 0.5 GB per worker.
-- A resumed run starts its stream from the beginning instead of going on behind the last pair.
+- A resumed run does not go on behind the last pair: it begins another order, which follows from the seed and the step.
+  Some pairs come again sooner, others later.
 - Shards are divided among processes and workers, not pairs: those with short shards begin their next epoch earlier.
 - New thresholds have no effect. A shard contains what was kept when it was written.
 - Checksums are in the index, which is not read. Damage is found only where a pair can then not be decoded.
-- A stream cannot supply the image of another video. Use it for training, and validate on a store.
+- A stream cannot supply the image of another video, and it has no list of paths, so no `val_list`. Use it for training,
+  and validate on a store.
 """
 
 import random
+import sys
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, MutableMapping, Sequence
 from pathlib import PurePosixPath
 
 import numpy as np
 import torch
 from mmengine.dist import get_dist_info
 
+from cmp.addresses import open_address
 from cmp.datasets.pair_store.format import parse_object
 from cmp.datasets.propagation import PropagationDataset
 from cmp.datasets.splits import split_positions
@@ -45,9 +49,7 @@ def list_shards(root: str, *, part: str = "all", val_share: float = 0.1) -> list
         FileNotFoundError: there are no shards.
         ValueError: the store has too few videos for a part, or val_share is out of range.
     """
-    import fsspec
-
-    system, folder = fsspec.url_to_fs(root)
+    system, folder = open_address(root)
     shards = sorted(system.unstrip_protocol(path) for path in system.glob(f"{folder}/shards/*.tar"))
     if not shards:
         raise FileNotFoundError(f"{root}: contains no shards (shards/*.tar)")
@@ -61,6 +63,47 @@ def list_shards(root: str, *, part: str = "all", val_share: float = 0.1) -> list
     if set(train) & set(val) or not train or not val:
         raise ValueError(f"{root}: {len(shards)} shards cannot be divided into training and validation")
     return [shards[i] for i in chosen]
+
+
+def expand_shards(names: Sequence[str], *, part: str = "all", val_share: float = 0.1) -> list[str]:
+    """The shards that paths and addresses name.
+
+    Args:
+        names: each a shard or several (ending in .tar; {a,b}, {00..31} and * stand for several), or a store, of which
+            `list_shards` takes a part. Shards that are named are all taken, whatever the part is.
+        part, val_share: as for `list_shards`.
+
+    Raises:
+        FileNotFoundError: a store has no shards, or no file fits a name with *.
+        ValueError: as `list_shards`.
+    """
+    from braceexpand import braceexpand
+
+    shards = []
+    for name in names:
+        if not name.endswith(".tar"):
+            shards += list_shards(name, part=part, val_share=val_share)
+            continue
+        for one in braceexpand(name):
+            system, path = open_address(one)
+            found = sorted(map(system.unstrip_protocol, system.glob(path))) if "*" in one else [one]
+            if not found:
+                raise FileNotFoundError(f"{one}: no such shards")
+            shards += found
+    return shards
+
+
+def to_stream(settings: MutableMapping, names: Sequence[str]) -> None:
+    """Change the arguments of a `PropagationDataset` in a config to those of a `StreamedPairs` over these shards.
+
+    Raises:
+        ValueError: the config asks for what a stream cannot do.
+    """
+    for key in ("val_list", "max_pairs", "other_images"):
+        if settings.pop(key, None):
+            raise ValueError(f"train_dataloader.dataset.{key} does not go with shards that are streamed")
+    settings.pop("source", None)
+    settings.update(type="cmp.datasets.streamed.StreamedPairs", shards=list(names))
 
 
 class _CurrentPair:
@@ -86,23 +129,42 @@ class StreamedPairs(torch.utils.data.IterableDataset):
     numbers of processes and workers; the randomness of a sample from (seed, epoch, key) alone.
 
     Args:
-        shards: addresses, as from `list_shards`; or the address of a store, of which all shards are read.
+        shards: what `expand_shards` takes, one name or several.
         transforms: see `PropagationDataset`.
+        part, val_share: of stores among `shards`, see `list_shards`.
         buffer_pairs: how many pairs (as stored, not decoded) are shuffled among each other; 1 keeps the order.
         seed: seed of order and samples.
         **sampling: strategies, grid_stride_px, ... of `PropagationDataset`.
 
     Raises:
         FileNotFoundError, ValueError: no shards, a number below 1, or as `PropagationDataset`.
-        ModuleNotFoundError: webdataset is not installed (the extra `stream`).
+        ModuleNotFoundError: webdataset, or what opens the addresses, is not installed (the extra `stream`).
+
+    Attributes:
+        start: number of draws that a resumed run has made; the order follows from it too.
     """
 
-    def __init__(
-        self, shards: str | Sequence[str], transforms: Sequence, *, buffer_pairs: int = 1000, seed: int = 0, **sampling
-    ) -> None:
-        import webdataset  # noqa: F401  # an optional package: missing it is found now, not in a worker
+    metainfo: dict = {}  # without it mmengine logs a warning
 
-        self.shards = list_shards(shards) if isinstance(shards, str) else list(shards)
+    def __init__(
+        self,
+        shards: str | Sequence[str],
+        transforms: Sequence,
+        *,
+        part: str = "all",
+        val_share: float = 0.1,
+        buffer_pairs: int = 1000,
+        seed: int = 0,
+        **sampling,
+    ) -> None:
+        try:
+            import webdataset  # noqa: F401  # an optional package: missing it is found now, not in a worker
+        except ModuleNotFoundError as error:
+            raise ModuleNotFoundError(f"{error}: pip install 'cmp-motion[stream]'") from error
+
+        names = [shards] if isinstance(shards, str) else list(shards)
+        self.start = 0
+        self.shards = expand_shards(names, part=part, val_share=val_share)
         if not self.shards:
             raise ValueError("shards must name at least one shard")
         if buffer_pairs < 1:
@@ -111,22 +173,31 @@ class StreamedPairs(torch.utils.data.IterableDataset):
         self._source = _CurrentPair()
         self._samples = PropagationDataset(self._source, transforms, part="all", seed=seed, **sampling)
 
+    def __len__(self) -> int:
+        """The largest number there is: a stream has no end, but mmengine asks each loader for its length."""
+        return sys.maxsize
+
+    def check_readers(self, processes: int, workers: int) -> None:
+        """Raise ValueError if there are fewer shards than readers: workers in each process."""
+        if len(self.shards) < processes * workers:
+            raise ValueError(
+                f"{len(self.shards)} shards cannot be divided among {processes} process(es) with {workers} worker(s) "
+                "each: use fewer workers"
+            )
+
     def __iter__(self) -> Iterator[dict]:
         rank, processes = get_dist_info()
         worker = torch.utils.data.get_worker_info()
         number, readers = (0, 1) if worker is None else (worker.id, worker.num_workers)
         first, step = rank * readers + number, processes * readers
-        if len(self.shards) < step:
-            raise ValueError(
-                f"{len(self.shards)} shards cannot be divided among {processes} process(es) with {readers} worker(s) "
-                "each: use fewer workers"
-            )
+        self.check_readers(processes, readers)
         epoch = 0
         while True:
-            order = np.random.default_rng((self.seed, epoch)).permutation(len(self.shards))
+            drawn = (self.seed, epoch, self.start) if self.start else (self.seed, epoch)
+            order = np.random.default_rng(drawn).permutation(len(self.shards))
             mine = [self.shards[i] for i in order[first::step]]
             count = 0
-            for stored in self._stored(mine, random.Random(f"{self.seed} {epoch} {first} {step}")):
+            for stored in self._stored(mine, random.Random(f"{drawn} {first} {step}")):
                 count += 1
                 yield self._sample(stored, epoch)
             if not count:

@@ -9,7 +9,7 @@ from mmengine.dist import barrier, broadcast, get_rank
 from mmengine.hooks import CheckpointHook, EMAHook
 from mmengine.runner import IterBasedTrainLoop, Runner, ValLoop
 from mmengine.runner.loops import _InfiniteDataloaderIterator
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, IterableDataset
 
 from cmp.engine.processes import any_process, note_progress
 from cmp.engine.step import set_memory_layout
@@ -19,6 +19,8 @@ from cmp.engine.stop_signals import StopSignals, ignoring_stop_signals
 
 class ResumableTrainLoop(IterBasedTrainLoop):
     """Train by steps over an `EpochSampler`; a resumed run continues with the draws that would have come next.
+
+    Over an iterable dataset it does not: such a dataset is told in `start` how many draws were made.
 
     mmengine would read every earlier batch and throw it away, and would lose the states of the random generators. Here
     the sampler starts at the right position, and Python's, NumPy's and torch's generators are seeded for each step.
@@ -65,7 +67,9 @@ class ResumableTrainLoop(IterBasedTrainLoop):
         self.runner.call_hook("before_train_epoch")
         with self.stop:
             if self._iter > 0:
-                self.dataloader.sampler.start = self._iter * self.accumulate_batches * self.dataloader.batch_size
+                drawn = self._iter * self.accumulate_batches * self.dataloader.batch_size
+                is_stream = isinstance(self.dataloader.dataset, IterableDataset)  # it has no sampler
+                (self.dataloader.dataset if is_stream else self.dataloader.sampler).start = drawn
                 self.dataloader_iterator = _InfiniteDataloaderIterator(self.dataloader)
                 self._validate_if_due()  # a run that was killed may not have reached it
                 if any_process(self.stop.received is not None):

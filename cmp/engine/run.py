@@ -9,7 +9,9 @@ from typing import NamedTuple
 import torch
 from mmengine.config import Config
 from mmengine.device import utils as device_utils
+from mmengine.utils import get_object_from_string
 
+from cmp.addresses import names_shards
 from cmp.engine.adjust import set_batch_size, set_precision, set_seed, set_steps
 from cmp.engine.config import check_training_config, read_config
 from cmp.engine.processes import leave_together
@@ -38,6 +40,7 @@ def training_config(
     recipe: str | os.PathLike,
     *,
     data: Sequence[str | os.PathLike] | None = None,
+    val_data: Sequence[str | os.PathLike] | None = None,
     work_dir: str | os.PathLike | None = None,
     steps: int | None = None,
     batch_size: int | None = None,
@@ -50,7 +53,9 @@ def training_config(
 
     Args:
         recipe: a config file or the name of a recipe, as for `find_recipe`.
-        data: what to train and validate on instead of the config's paths.
+        data: what to train and validate on instead of the config's paths; or shards to stream (`names_shards`), which
+            are only trained on.
+        val_data: what to validate on instead; all of `data` is then trained on, and all of this is validated on.
         work_dir: folder of the run; None: work_dirs/CONFIG.
         steps, batch_size, seed, precision: as for the functions of `cmp.engine.adjust`; None: the config's.
         options: dotted keys of the config to new values.
@@ -71,7 +76,14 @@ def training_config(
     if precision is not None:
         set_precision(config, precision)
     if data:
-        put_data(config, list(map(str, data)))
+        streams = put_data(config, list(map(str, data)))
+        if streams:
+            notes.append("the data are streamed in an order of their own: the config's sampler is not used")
+        if streams and not val_data:
+            config.val_dataloader = config.val_cfg = config.val_evaluator = None
+            notes.append("no validation: shards are only trained on; name a pair store for it with --val-data")
+    if val_data:
+        put_val_data(config, list(map(str, val_data)))
     config.work_dir = str(work_dir or Path("work_dirs") / Path(config.filename).stem)
     if track is not None:
         add_tracker(config, track)
@@ -103,11 +115,52 @@ def on_device(device: str | None) -> Iterator[None]:
         device_utils.DEVICE = before
 
 
-def put_data(config: Config, paths: Sequence[str]) -> None:
-    """Train and validate on these paths: the datasets' `source.paths`, or `paths` where a dataset has no source."""
+def put_data(config: Config, paths: Sequence[str]) -> bool:
+    """Train and validate on these paths: the datasets' `source.paths`, or `paths` where a dataset has no source.
+
+    Shards (`names_shards`) are put into the training's dataset only, which is changed to one that streams them.
+
+    Returns:
+        Whether they are streamed.
+
+    Raises:
+        ValueError: the recipe's dataset cannot be streamed, or some paths name shards and others do not.
+    """
+    streams = [names_shards(path) for path in paths]
+    if any(streams):
+        if not all(streams):
+            raise ValueError("--data: shards that are streamed and paths on the disk cannot be mixed")
+        _put_stream(config, paths)
+        return True
     for loader in (config.train_dataloader, config.get("val_dataloader")):
         if loader is not None:
             loader.dataset.get("source", loader.dataset).paths = paths
+    return False
+
+
+def _put_stream(config: Config, paths: Sequence[str]) -> None:
+    dataset = config.train_dataloader.dataset
+    function = getattr(with_classes({"type": dataset.type}, "dataset")["type"], "to_stream", None)
+    if function is None:
+        raise ValueError("--data: only recipes for pairs can stream shards; the data of this one are of another kind")
+    get_object_from_string(function)(dataset, paths)
+    config.train_dataloader.sampler = None
+
+
+def put_val_data(config: Config, paths: Sequence[str]) -> None:
+    """Validate on all of these paths, and train on all of the others.
+
+    Raises:
+        ValueError: the config does not validate, its data have no parts, or a path names shards.
+    """
+    dataset = (config.get("val_dataloader") or {}).get("dataset")
+    if dataset is None or "source" not in dataset or any(map(names_shards, paths)):
+        raise ValueError(f"--val-data: must be pair stores on the disk, for a recipe of pairs, got {', '.join(paths)}")
+    dataset.source.paths = paths
+    for each in (dataset, config.train_dataloader.dataset):
+        each.part, each.val_list = "all", None
+    if "shards" in config.train_dataloader.dataset:
+        config.train_dataloader.dataset.pop("val_list")
 
 
 def check_data(config: Config, paths: Sequence[str] | None = None) -> None:
@@ -119,8 +172,16 @@ def check_data(config: Config, paths: Sequence[str] | None = None) -> None:
 
     Raises:
         FileNotFoundError, ValueError: a path does not exist, or the source of `put_data` cannot be opened.
+        ModuleNotFoundError: shards are to be streamed, and a package for it is missing.
     """
     dataset = config.train_dataloader.dataset
+    if "shards" in dataset:
+        stream = with_classes(dataset, "train_dataloader.dataset")
+        stream = stream.pop("type")(**stream)  # lists the shards
+        stream.check_readers(
+            int(os.environ.get("WORLD_SIZE", 1)), max(1, config.train_dataloader.get("num_workers", 0))
+        )
+        return
     source = dataset.get("source", dataset)
     named = source.get("paths") if paths is None else paths
     missing = [str(path) for path in named or () if not Path(path).exists()]
