@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -15,9 +15,11 @@ from cmp.datasets.pair_store import (
     commit_record,
     discard_index,
     finish_store,
+    iterate_records,
     lock_store,
     read_about,
-    read_records,
+    read_record,
+    record_path,
     sealed_json,
     write_file,
 )
@@ -92,21 +94,27 @@ def kept_and_dropped(decided: Sequence[Mapping]) -> dict:
     return {**outcome, "samples": kept, "dropped": dropped}
 
 
-def decide_again(root: str | os.PathLike, records: Mapping[str, dict], thresholds: Thresholds) -> dict[str, dict]:
+def decide_again(root: str | os.PathLike, thresholds: Thresholds, *, leave_out: Collection[str] = ()) -> None:
     """Decide about all pairs of a store again, and rewrite the records that change. Call it with the lock held.
 
-    Returns:
-        All records by video id, with the new decisions.
+    Args:
+        root: the store.
+        thresholds: the new thresholds.
+        leave_out: ids of videos about which nothing is decided.
 
     Raises:
-        ValueError: as `decide_record`; nothing has been written then.
+        ValueError: a record is not valid, or as `decide_record`; nothing has been written then.
         StoreWriteError: a record cannot be written.
     """
-    decided = {video_id: decide_record(record, thresholds) for video_id, record in records.items()}
-    for video_id, record in decided.items():
-        if record != records[video_id]:
-            commit_record(root, record)
-    return decided
+    records = (record for record in iterate_records(root, whole=True) if record["video_id"] not in leave_out)
+    changed = [record["video_id"] for record in records if decide_record(record, thresholds) != record]
+    _rewrite(root, changed, thresholds)
+
+
+def _rewrite(root: str | os.PathLike, changed: Sequence[str], thresholds: Thresholds) -> None:
+    """Write the new decisions about some videos."""
+    for video_id in changed:
+        commit_record(root, decide_record(read_record(record_path(root, video_id), whole=True), thresholds))
 
 
 def refilter_store(root: str | os.PathLike, changes: Mapping[str, float]) -> RefilterReport:
@@ -134,25 +142,32 @@ def refilter_store(root: str | os.PathLike, changes: Mapping[str, float]) -> Ref
         except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise ValueError(f"{root}: made with thresholds of another version of this package ({error})") from error
         thresholds = replace(stored, **changes)
-        records = read_records(root, whole=True)
-        for record in records.values():
-            decide_record(record, thresholds)  # raises before anything is written
+        counts: Counter = Counter()
+        reasons: Counter = Counter()
+        changed = []
+        for record in iterate_records(root, whole=True):  # what it raises, it raises before anything is written
+            decided = decide_record(record, thresholds)
+            before, after = _kept(record), _kept(decided)
+            counts.update(before=len(before), after=len(after), back=len(after - before), gone=len(before - after))
+            counts.update(done=decided["status"] == "done")
+            reasons.update(row["reasons"][0] for row in decided["dropped"])
+            if decided != record:
+                changed.append(record["video_id"])
         discard_index(root)  # unfinished from here on: a job that finds no index decides again
         about["settings"]["thresholds"] = asdict(thresholds)
         write_file(root, Path("store.json"), sealed_json(about, indent=1))
-        decided = decide_again(root, records, thresholds)
+        _rewrite(root, changed, thresholds)
         finish_store(root)
-    before, after = _kept(records), _kept(decided)
     return RefilterReport(
         thresholds=thresholds,
-        pairs_before=len(before),
-        pairs=len(after),
-        back=len(after - before),
-        dropped_now=len(before - after),
-        lost=sum(row["reasons"][0] == _FORGOTTEN for record in decided.values() for row in record["dropped"]),
-        videos=sum(record["status"] == "done" for record in decided.values()),
-        changed=sum(decided[video_id] != records[video_id] for video_id in records),
-        reasons=dict(Counter(row["reasons"][0] for record in decided.values() for row in record["dropped"])),
+        pairs_before=counts["before"],
+        pairs=counts["after"],
+        back=counts["back"],
+        dropped_now=counts["gone"],
+        lost=reasons[_FORGOTTEN],
+        videos=counts["done"],
+        changed=len(changed),
+        reasons=dict(reasons),
     )
 
 
@@ -163,5 +178,5 @@ def _reasons(row: Mapping, thresholds: Thresholds) -> list[str]:
     return reasons if reasons or row["members"] is not None else [_FORGOTTEN]
 
 
-def _kept(records: Mapping[str, dict]) -> set[tuple]:
-    return {(video_id, *row["frames"]) for video_id, record in records.items() for row in record["samples"]}
+def _kept(record: Mapping) -> set[tuple]:
+    return {tuple(row["frames"]) for row in record["samples"]}

@@ -31,6 +31,7 @@ from data_prep.pipeline import VideoTask, initialize_worker, prepare_video
 from data_prep.settings import PrepareSettings
 
 _HEADER_S = 60.0  # for reading one header
+_HEADERS_PER_WORKER = 10_000  # starting a worker takes as long as hundreds of headers
 
 
 @dataclass(frozen=True)
@@ -100,7 +101,8 @@ def estimate_folder(
     num_workers = num_workers or available_cores()
     options = {"num_workers": num_workers, "initialize": initialize_worker}
     tasks = [(str(video_dir), source, settings) for source in sources]
-    headers = _results(LocalExecutor(read_header, stall_s=_HEADER_S, **options), tasks, None, "headers", show_progress)
+    executor = LocalExecutor(read_header, stall_s=_HEADER_S, tasks_per_worker=_HEADERS_PER_WORKER, **options)
+    headers = _results(executor, tasks, None, "headers", show_progress)
     readable = [(source, *header) for source, header in zip(sources, headers) if header]
     if not readable:
         raise ValueError(f"{video_dir}: contains no video whose header gives a length and a size")

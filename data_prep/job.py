@@ -19,9 +19,11 @@ from cmp.datasets.pair_store import (
     begin_store,
     discard_index,
     finish_store,
+    iterate_records,
     lock_store,
-    read_records,
+    read_manifest,
     shard_path,
+    summarize,
     write_file,
 )
 from cmp.version import __version__
@@ -78,7 +80,7 @@ class _Limits:
 class _Targets:
     """The store that is written to, and the one it is merged into; they are the same without array jobs.
 
-    merged: records that earlier array jobs have brought into `whole`, by video id.
+    merged: summaries of the records that earlier array jobs have brought into `whole`, by video id.
     """
 
     store: Path
@@ -171,7 +173,7 @@ def _find_sources(
 def _find_targets(out_dir: Path, part: Part | None, settings: PrepareSettings) -> _Targets:
     if part is not None:
         check_part(out_dir, part, settings.as_stored())
-        return _Targets(part.path(out_dir), out_dir, read_records(out_dir, whole=True))
+        return _Targets(part.path(out_dir), out_dir, _read_summaries(out_dir))
     if find_parts(out_dir):
         raise ValueError(f"{out_dir / PARTS}: contains parts of an array job; merge them first (tools/merge_stores.py)")
     return _Targets(out_dir, out_dir, {})
@@ -190,11 +192,12 @@ def _update_store(
 ) -> PrepareReport:
     """Do the videos that are not done yet, and finish the store. Call it with the lock held."""
     store, merged = targets.store, targets.merged
-    records = read_records(store, whole=True)
-    if redo is not None:
-        records = {video_id: record for video_id, record in records.items() if video_id not in redo}
+    redo = set() if redo is None else set(redo)
     if not (store / "index.npz").is_file():  # a killed call may have applied new thresholds to some of the records
-        records = decide_again(store, records, settings.thresholds)
+        decide_again(store, settings.thresholds, leave_out=redo)
+    records = _read_summaries(store)
+    for video_id in redo:
+        records.pop(video_id, None)
     now = {
         source.video_id: _fingerprint(video_dir, source)
         for source in sources
@@ -209,10 +212,16 @@ def _update_store(
     if todo:
         discard_index(store)
         _run(video_dir, store, todo, settings, limits, once_good)
-        records = read_records(store)
     if todo or not (store / "index.npz").is_file() or not (store / "manifest.jsonl").is_file():
         finish_store(store)
+    if todo:
+        records = {line["video_id"]: line for line in read_manifest(store)}
     return _report(sources, todo, records, merged, now)
+
+
+def _read_summaries(store: Path) -> dict[str, dict]:
+    """What a job needs of all records, by video id: the lists of pairs of a large store would fill the memory."""
+    return {record["video_id"]: summarize(record) for record in iterate_records(store, whole=True)}
 
 
 def store_about(settings: PrepareSettings) -> dict:
@@ -356,16 +365,19 @@ def _report(
     known = merged | records
     here = [known[source.video_id] for source in sources]
     done_now = [records[source.video_id] for source in todo]
+    dropped: Counter = Counter()
+    for record in here:
+        dropped.update(record["dropped"])
     failures = [(r["source"]["path"], r["reason"], r["detail"]) for r in here if r["status"] == "failed"]
     return PrepareReport(
         found=len(sources),
         videos=sum(record["status"] == "done" for record in done_now),
-        pairs=sum(len(record["samples"]) for record in done_now),
+        pairs=sum(record["pairs"] for record in done_now),
         earlier_videos=len(sources) - len(todo),
-        store_pairs=sum(len(record["samples"]) for record in records.values()),
+        store_pairs=sum(record["pairs"] for record in records.values()),
         skipped=dict(Counter(r["reason"] for r in here if r["status"] == "skipped")),
         failed=dict(Counter(reason for _, reason, _ in failures)),
-        dropped=dict(Counter(pair["reasons"][0] for r in here for pair in r["dropped"])),
+        dropped=dict(dropped),
         failures=failures,
         out_of_reach=[
             source.path

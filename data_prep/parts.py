@@ -24,10 +24,11 @@ from cmp.datasets.pair_store import (
     not_a_plain_file,
     read_about,
     read_record,
-    read_records,
     record_path,
+    recorded_videos,
     shard_path,
 )
+from cmp.datasets.pair_store.index import load_index
 from cmp.files import sync_folder
 
 PARTS = "parts"  # folder inside the store
@@ -153,9 +154,8 @@ def merge_parts(out_dir: str | os.PathLike) -> MergeReport:
         if parts:
             _retire(out_dir, parts)
         shutil.rmtree(out_dir / ".tmp", ignore_errors=True)  # the next job removes what stays
-    records = read_records(out_dir).values()
-    pairs = sum(len(record["samples"]) for record in records)
-    return MergeReport(len(parts), len(records), pairs, other_versions)
+        pairs = load_index(out_dir / "index.npz")["video"].size
+    return MergeReport(len(parts), len(recorded_videos(out_dir)), pairs, other_versions)
 
 
 def _check_same_settings(stores: Iterable[Path], settings: dict) -> None:
@@ -221,15 +221,15 @@ def _foreign(out_dir: Path, parts: list[Part]) -> list[str]:
 
 def _move(out_dir: Path, part: Part) -> None:
     store = part.path(out_dir)
-    records = read_records(store)
+    videos = recorded_videos(store)  # all of them valid: `_problems`
     # A record is the commit point of its video: an old one is removed before the shard, the new one is added after it.
-    for video_id in records:
+    for video_id in videos:
         record_path(out_dir, video_id).unlink(missing_ok=True)
-    for video_id, record in records.items():
-        if record["shard"] is not None and shard_path(store, video_id).is_file():
+    for video_id in videos:
+        if shard_path(store, video_id).is_file():  # `finish_store` removes it if the record has none
             os.replace(shard_path(store, video_id), shard_path(out_dir, video_id))
     sync_folder(out_dir / "shards")
-    for video_id in records:
+    for video_id in videos:
         os.replace(record_path(store, video_id), record_path(out_dir, video_id))
     sync_folder(out_dir / "videos")
 
@@ -237,7 +237,7 @@ def _move(out_dir: Path, part: Part) -> None:
 def _retire(out_dir: Path, parts: list[Part]) -> None:
     """Remove the emptied parts, by one rename, so that a kill never leaves some of them."""
     for part in parts:
-        if read_records(part.path(out_dir)):
+        if recorded_videos(part.path(out_dir)):
             raise RuntimeError(f"task {part.index} of {part.num_tasks} has begun to write again; merge when it is done")
     leftover = out_dir / ".tmp"
     leftover.mkdir(exist_ok=True)

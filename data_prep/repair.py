@@ -16,7 +16,6 @@ from cmp.datasets.pair_store import (
     not_a_plain_file,
     parse_object,
     read_about,
-    read_records,
     record_path,
     sealed_json,
     shard_path,
@@ -97,7 +96,7 @@ def repair_store(
         if any(damage.file.startswith("videos/") for damage in damages):
             discard_index(root)
         if not lost:
-            decide_again(root, read_records(root, whole=True), settings.thresholds)
+            decide_again(root, settings.thresholds)
             finish_store(root)
     if not lost:
         return RepairReport([], [])

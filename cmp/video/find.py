@@ -8,6 +8,7 @@ import re
 import stat
 import unicodedata
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from cmp.images import read_header
@@ -29,7 +30,7 @@ class VideoSource:
     path: str
     kind: str
 
-    @property
+    @cached_property
     def video_id(self) -> str:
         """The name of the video in a store: a readable part and a hash of its relative path.
 

@@ -12,6 +12,7 @@ import sys
 import tarfile
 import threading
 import time
+import tracemalloc
 
 import cv2
 import numpy as np
@@ -24,12 +25,14 @@ from cmp.datasets.pair_store import (
     ShardWriter,
     StoreWriteError,
     begin_store,
+    check_store,
     commit_record,
     discard_index,
     finish_store,
     lock_store,
     member_header,
     read_manifest,
+    read_records,
     shard_path,
 )
 from cmp.flow.codec import encode_flow
@@ -291,6 +294,40 @@ def test_what_cannot_be_written_is_an_error_of_the_store(tmp_path, monkeypatch):
         patch.setattr(pair_store.writer.os, "fsync", full)
         finish_store(root)
     assert shard_path(root, "v").read_bytes() == before and len(PairStore(root)) == 1
+
+
+def test_the_index_is_sorted_by_id_even_where_file_names_sort_otherwise(tmp_path):
+    store = PairStore(write_store(tmp_path / "s", {"v": 2, "v-1": 3, "u": 1}))  # "v-1.json" comes before "v.json"
+    assert store.videos == ["u", "v", "v-1"]
+    assert [store.read(i).meta["seed"] for i in range(6)] == [5, 0, 1, 2, 3, 4]
+
+
+def test_finishing_and_checking_a_store_keep_few_records_in_memory(tmp_path):
+    rows = [
+        {"frames": [i, i + 5], "members": [[512, 9, 1]] * 5, "folder": "", "quality": {"score": i / 7}}
+        for i in range(150)
+    ]
+    source = {"path": "v.mp4", "kind": "file"}
+    record = {"status": "done", "reason": None, "detail": None, "dropped": [], "samples": rows, "source": source}
+    with lock_store(tmp_path):
+        begin_store(tmp_path, SETTINGS, {})
+        for number in range(25):
+            shard = {"bytes": 9999, "sha256": "0" * 64}
+            commit_record(tmp_path, record | {"video_id": f"v{number}", "shard": shard})
+
+    def peak_bytes(function):
+        tracemalloc.start()
+        try:
+            function(tmp_path)
+            return tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+
+    finish_store(tmp_path)  # imports
+    all_at_once = peak_bytes(read_records)
+    assert all_at_once > 3_000_000
+    assert peak_bytes(finish_store) < all_at_once / 2 and peak_bytes(check_store) < all_at_once / 2
+    assert len(PairStore(tmp_path)) == 3750 and PairStore(tmp_path).frames[-1].tolist() == [149, 154]
 
 
 def test_what_a_killed_job_left_is_cleared(tmp_path):

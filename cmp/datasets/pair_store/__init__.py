@@ -28,9 +28,17 @@ from cmp.datasets.pair_store.format import (
     sealed_json,
     shard_path,
 )
-from cmp.datasets.pair_store.index import derive_files
 from cmp.datasets.pair_store.reader import PairSample, PairStore
-from cmp.datasets.pair_store.records import check_record, read_manifest, read_record, read_records, stored_rows
+from cmp.datasets.pair_store.records import (
+    check_record,
+    iterate_records,
+    read_manifest,
+    read_record,
+    read_records,
+    recorded_videos,
+    stored_rows,
+    summarize,
+)
 from cmp.datasets.pair_store.writer import (
     ShardWriter,
     StoreWriteError,
@@ -58,7 +66,6 @@ __all__ = [
     "check_record",
     "check_store",
     "commit_record",
-    "derive_files",
     "discard_index",
     "finish_store",
     "foreign_entries",
@@ -66,14 +73,17 @@ __all__ = [
     "member_header",
     "not_a_plain_file",
     "parse_object",
+    "iterate_records",
     "read_about",
     "read_manifest",
     "read_record",
     "read_records",
     "record_path",
+    "recorded_videos",
     "sample_key",
     "sealed_json",
     "shard_path",
     "stored_rows",
+    "summarize",
     "write_file",
 ]

@@ -23,7 +23,7 @@ from cmp.datasets.pair_store.format import (
     sealed_json,
     shard_path,
 )
-from cmp.datasets.pair_store.index import derive_files
+from cmp.datasets.pair_store.index import IndexBuilder
 from cmp.datasets.pair_store.records import check_record, stored_rows
 from cmp.flow.bounded import read_plain_file
 
@@ -57,17 +57,22 @@ def check_store(root: str | os.PathLike, on_bytes: Callable[[int], None] | None 
     root = Path(root)
     if not (root / "store.json").is_file() and not (root / "videos").is_dir():
         raise FileNotFoundError(f"{root}: no pair store here (no store.json)")
-    found = []
+    found: list[Damage] = []  # first what is wrong with records
+    inside: list[Damage] = []  # then what is wrong with the videos of undamaged records
     about_is_good = _check_about(root, found)
     foreign = dict(foreign_entries(root))
-    records = _check_records(root, found, foreign)
-    for video_id, record in records.items():
+    builder, has_shard = IndexBuilder(), {}
+    for record in _good_records(root, found, foreign):
+        builder.add(record)
+        video_id = record["video_id"]
+        has_shard[video_id] = record["shard"] is not None
         if record.get("reason") in ("damaged", "lost"):  # left by a repair that was killed, or that failed
             what = "an earlier repair has not finished" if record["reason"] == "damaged" else record["detail"]
-            found.append(Damage(f"videos/{video_id}.json", "", what, video_id))
-        if record["shard"] is not None:
-            found += _check_shard(root, record, on_bytes or (lambda count: None))
-    known = records.keys() | {damage.video_id for damage in found}
+            inside.append(Damage(f"videos/{video_id}.json", "", what, video_id))
+        if has_shard[video_id]:
+            inside += _check_shard(root, record, on_bytes or (lambda count: None))
+    found += inside
+    known = has_shard.keys() | {damage.video_id for damage in found}
     derivable = about_is_good and not any(d.file.startswith("videos/") for d in found)
     found += _check_missing(root, known)
     known |= {damage.video_id for damage in found}
@@ -76,12 +81,12 @@ def check_store(root: str | os.PathLike, on_bytes: Callable[[int], None] | None 
         name = f"shards/{path.name}"
         if name in foreign or name in named:
             continue
-        if path.stem not in known or records.get(path.stem, {"shard": ""})["shard"] is None:
-            lost = path.stem if path.stem not in records else None
+        if path.stem not in known or not has_shard.get(path.stem, True):
+            lost = path.stem if path.stem not in has_shard else None
             found.append(Damage(name, "", "no record mentions it", lost))
     found += [Damage(name, "", problem, None) for name, problem in foreign.items() if name not in named]
     if derivable:
-        for name, data in derive_files(root, records)[1].items():
+        for name, data in builder.files(root)[1].items():
             found += _check_derived(root, name, data)
     return found
 
@@ -99,9 +104,8 @@ def _check_about(root: Path, found: list[Damage]) -> bool:
     return not problem
 
 
-def _check_records(root: Path, found: list[Damage], foreign: dict[str, str]) -> dict[str, dict]:
-    """The undamaged records by video id; the others are added to found."""
-    records = {}
+def _good_records(root: Path, found: list[Damage], foreign: dict[str, str]) -> Iterator[dict]:
+    """The undamaged records, one after the other; the others are added to found."""
     for path in sorted((root / "videos").glob("*.json")):
         name, problem = f"videos/{path.name}", ""
         if name in foreign:
@@ -128,8 +132,7 @@ def _check_records(root: Path, found: list[Damage], foreign: dict[str, str]) -> 
         if problem:
             found.append(Damage(name, "", problem, path.stem))
         else:
-            records[path.stem] = record
-    return records
+            yield record
 
 
 def _check_missing(root: Path, known: set) -> Iterator[Damage]:

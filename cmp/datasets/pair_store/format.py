@@ -112,10 +112,14 @@ def sealed_json(content: Mapping, indent: int | None = None) -> bytes:
 
     Equal content gives equal bytes.
     """
-    content = {key: value for key, value in content.items() if key != "sha256"}
-    separators = (",", ":") if indent is None else None
-    digest = hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
-    text = json.dumps(content | {"sha256": digest}, sort_keys=True, indent=indent, separators=separators)
+    dump = json.JSONEncoder(sort_keys=True, separators=(",", ":")).encode
+    parts = {key: f"{dump(key)}:{dump(value)}" for key, value in sorted(content.items()) if key != "sha256"}
+    digest = hashlib.sha256(f"{{{','.join(parts.values())}}}".encode()).hexdigest()
+    if indent is None:
+        parts["sha256"] = f'"sha256":"{digest}"'
+        text = f"{{{','.join(parts[key] for key in sorted(parts))}}}"
+    else:
+        text = json.dumps(content | {"sha256": digest}, sort_keys=True, indent=indent)
     return (text + "\n").encode()
 
 
@@ -184,9 +188,10 @@ def foreign_entries(root: str | os.PathLike) -> list[tuple[str, str]]:
     for folder, suffix in (("shards", ".tar"), ("videos", ".json")):
         if (root / folder).is_symlink():
             found.append((folder, f"is a link (to {os.readlink(root / folder)!r}); a store has plain folders: copy it"))
-        for name in sorted(os.listdir(root / folder)) if (root / folder).is_dir() else ():
+        for entry in os.scandir(root / folder) if (root / folder).is_dir() else ():
+            name = entry.name
             if not name.endswith(suffix) or not _VIDEO_ID.fullmatch(name.removesuffix(suffix)):
                 found.append((f"{folder}/{name}", "is not a file of the store; move it away"))
-            elif problem := not_a_plain_file(root / folder / name):
+            elif not entry.is_file(follow_symlinks=False) and (problem := not_a_plain_file(entry.path)):
                 found.append((f"{folder}/{name}", problem))
-    return found
+    return sorted(found)

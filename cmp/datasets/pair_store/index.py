@@ -5,8 +5,8 @@ from __future__ import annotations
 import io
 import json
 import os
-from collections import Counter
-from collections.abc import Iterable, Mapping
+from array import array
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +19,7 @@ from cmp.datasets.pair_store.format import (
     REQUIRED,
     check_video_id,
 )
-from cmp.datasets.pair_store.records import stored_rows
+from cmp.datasets.pair_store.records import stored_rows, summarize
 from cmp.flow.bounded import read_npz
 
 
@@ -76,48 +76,67 @@ def check_index(index: dict[str, np.ndarray], path: Path) -> dict[str, np.ndarra
     return index
 
 
-def build_index(records: Iterable[Mapping], rejected: bool = False) -> dict[str, np.ndarray]:
-    """Make the index of the kept, or of the stored rejected pairs of these records; without its store_json."""
-    done = sorted((r for r in records if stored_rows(r, rejected)), key=lambda record: record["video_id"])
-    rows_of = [stored_rows(record, rejected) for record in done]
-    rows = [row for rows in rows_of for row in rows]
-    places = np.asarray([row["members"] for row in rows], np.int64).reshape(len(rows), len(MEMBERS), 3)
-    return {
-        "format_version": np.int64(FORMAT_VERSION),
-        "members": np.asarray(MEMBERS),
-        "video_ids": np.asarray([record["video_id"] for record in done], np.str_),
-        "shard_bytes": np.asarray([record["shard"]["bytes"] for record in done], np.int64),
-        "video": np.repeat(np.arange(len(done), dtype=np.int32), [len(rows) for rows in rows_of]),
-        "frames": np.asarray([row["frames"] for row in rows], np.int64).reshape(-1, 2),
-        "offset": places[..., 0],
-        "size": places[..., 1].astype(np.int32),
-        "crc32": places[..., 2].astype(np.uint32),
-    }
+class IndexBuilder:
+    """Make the index, and the manifest, of records that are given one after the other.
 
+    It keeps 100 bytes per pair: the records of a million pairs need not be in memory at once.
 
-def derive_files(
-    root: str | os.PathLike, records: Mapping[str, dict]
-) -> tuple[dict[str, np.ndarray], dict[str, bytes]]:
-    """Derive what a finished store has from its records.
-
-    Returns:
-        The index (see `cmp.datasets.pair_store.format`), and the bytes of manifest.jsonl and index.npz by file name, in
-        the order to write them.
+    Args:
+        rejected: index the stored rejected pairs instead of the kept ones.
     """
-    index = build_index(records.values())
-    index["store_json"] = np.frombuffer((Path(root) / "store.json").read_bytes(), np.uint8)
-    lines = (json.dumps(_summary(record), sort_keys=True) for record in records.values())
-    buffer = io.BytesIO()
-    np.savez(buffer, **index)  # its zip entries carry a fixed date
-    return index, {
-        "manifest.jsonl": "".join(line + "\n" for line in lines).encode(),
-        "index.npz": buffer.getvalue(),
-    }
 
+    def __init__(self, rejected: bool = False) -> None:
+        self._rejected = rejected
+        self._videos: list[tuple[str, int, int]] = []  # id, bytes of the shard and number of pairs
+        self._frames, self._offset, self._size, self._crc32 = array("q"), array("q"), array("i"), array("I")
+        self._lines = io.BytesIO()
 
-def _summary(record: Mapping) -> dict:
-    """The object that the manifest has for a record: counts in place of lists."""
-    line = {key: value for key, value in record.items() if key not in ("samples", "dropped")}
-    line["pairs"] = len(record["samples"])
-    line["dropped"] = dict(Counter(pair["reasons"][0] for pair in record["dropped"]))
-    return line
+    def add(self, record: Mapping) -> None:
+        """Add the record of a video."""
+        self._lines.write(json.dumps(summarize(record), sort_keys=True).encode() + b"\n")
+        rows = stored_rows(record, self._rejected)
+        if not rows:
+            return
+        self._videos.append((record["video_id"], record["shard"]["bytes"], len(rows)))
+        for row in rows:
+            self._frames.extend(row["frames"])
+            for offset, size, crc32 in row["members"]:
+                self._offset.append(offset)
+                self._size.append(size)
+                self._crc32.append(crc32)
+
+    def index(self) -> dict[str, np.ndarray]:
+        """The index of the pairs, sorted by video id; without its store_json."""
+        order = sorted(range(len(self._videos)), key=lambda number: self._videos[number][0])
+        ids, shard_bytes, counts = zip(*(self._videos[number] for number in order)) if order else ((), (), ())
+        arrays = {
+            "frames": np.frombuffer(self._frames, np.int64).reshape(-1, 2),
+            "offset": np.frombuffer(self._offset, np.int64).reshape(-1, len(MEMBERS)),
+            "size": np.frombuffer(self._size, np.int32).reshape(-1, len(MEMBERS)),
+            "crc32": np.frombuffer(self._crc32, np.uint32).reshape(-1, len(MEMBERS)),
+        }
+        if order != list(range(len(order))):
+            given = np.repeat(np.arange(len(order)), [count for _, _, count in self._videos])
+            rows = np.argsort(np.argsort(order)[given], kind="stable")
+            arrays = {name: values[rows] for name, values in arrays.items()}
+        return {
+            "format_version": np.int64(FORMAT_VERSION),
+            "members": np.asarray(MEMBERS),
+            "video_ids": np.asarray(ids, np.str_),
+            "shard_bytes": np.asarray(shard_bytes, np.int64),
+            "video": np.repeat(np.arange(len(order), dtype=np.int32), np.asarray(counts, np.int64)),
+            **arrays,
+        }
+
+    def files(self, root: str | os.PathLike) -> tuple[dict[str, np.ndarray], dict[str, bytes]]:
+        """Derive what a finished store has from its records, all of which have been added.
+
+        Returns:
+            The index (see `cmp.datasets.pair_store.format`), and the bytes of manifest.jsonl and index.npz by file
+            name, in the order to write them.
+        """
+        index = self.index()
+        index["store_json"] = np.frombuffer((Path(root) / "store.json").read_bytes(), np.uint8)
+        buffer = io.BytesIO()
+        np.savez(buffer, **index)  # its zip entries carry a fixed date
+        return index, {"manifest.jsonl": self._lines.getvalue(), "index.npz": buffer.getvalue()}

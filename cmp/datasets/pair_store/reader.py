@@ -15,8 +15,8 @@ from pathlib import Path
 import numpy as np
 
 from cmp.datasets.pair_store.format import MEMBERS, parse_object, read_about, sample_key, shard_path
-from cmp.datasets.pair_store.index import build_index, check_index, load_index
-from cmp.datasets.pair_store.records import read_manifest, read_records
+from cmp.datasets.pair_store.index import IndexBuilder, check_index, load_index
+from cmp.datasets.pair_store.records import iterate_records, read_manifest
 from cmp.flow.bounded import open_without_waiting, read_npy
 from cmp.flow.codec import open_flow
 from cmp.flow.field import FlowField
@@ -83,8 +83,10 @@ class PairStore:
                 logger.warning(
                     "%s: index.npz is missing (the job has not finished); reading the records instead", self.path
                 )
-            index = build_index((read_records(self.path) if records is None else records).values(), rejected)
-            index = check_index(index, self.path / "videos")
+            builder = IndexBuilder(rejected)
+            for record in iterate_records(self.path) if records is None else records.values():
+                builder.add(record)
+            index = check_index(builder.index(), self.path / "videos")
         self._set_index(index)
         self._max_open_shards = max_open_shards
         self._local = threading.local()
@@ -175,7 +177,7 @@ class PairStore:
         """
         finished = (self.path / "manifest.jsonl").is_file()
         names = {video: (video,) for video in self.videos}
-        for record in read_manifest(self.path) if finished else read_records(self.path).values():
+        for record in read_manifest(self.path) if finished else iterate_records(self.path):
             video, source = record.get("video_id"), record.get("source")
             path = source.get("path") if isinstance(source, dict) else None
             if isinstance(video, str) and isinstance(path, str):

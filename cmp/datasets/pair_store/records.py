@@ -6,7 +6,8 @@ See `cmp.datasets.pair_store.format` for what a record contains.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NoReturn
 
@@ -28,26 +29,43 @@ _FIELDS = (*_FIELDS_READ, "source", "reason", "detail")
 
 
 def read_records(root: str | os.PathLike, *, whole: bool = False) -> dict[str, dict]:
-    """Read all records, by video id, sorted.
+    """Read all records, by video id; as `iterate_records`, for stores whose records fit in memory."""
+    return {record["video_id"]: record for record in iterate_records(root, whole=whole)}
+
+
+def iterate_records(root: str | os.PathLike, *, whole: bool = False) -> Iterator[dict]:
+    """Read all records one after the other, in the order of their file names.
+
+    The records of a million pairs take 3 GB of memory at once.
 
     Args:
         root: the store.
         whole: see `check_record`.
 
     Returns:
-        One record per video; empty if there is no folder "videos".
+        One record per video; none if there is no folder "videos".
 
     Raises:
         ValueError: a .json file in the folder is not a valid record; the message names it.
     """
-    records = {}
+    for video_id in recorded_videos(root):
+        yield read_record(Path(root) / "videos" / f"{video_id}.json", whole=whole)
+
+
+def recorded_videos(root: str | os.PathLike) -> list[str]:
+    """The names of the records in a store without ".json", in the order of the file names; none of them is read."""
     folder = Path(root) / "videos"
     if not folder.is_dir():
-        return records
-    for name in sorted(entry.name for entry in os.scandir(folder) if entry.name.endswith(".json")):
-        path = folder / name
-        records[path.stem] = read_record(path, whole=whole)
-    return records
+        return []
+    return [name.removesuffix(".json") for name in sorted(os.listdir(folder)) if name.endswith(".json")]
+
+
+def summarize(record: Mapping) -> dict:
+    """The object that the manifest has for a record: counts in place of lists."""
+    line = {key: value for key, value in record.items() if key not in ("samples", "dropped")}
+    line["pairs"] = len(record["samples"])
+    line["dropped"] = dict(Counter(pair["reasons"][0] for pair in record["dropped"]))
+    return line
 
 
 def read_record(path: Path, *, whole: bool = False) -> dict:

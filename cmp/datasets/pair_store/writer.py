@@ -30,8 +30,8 @@ from cmp.datasets.pair_store.format import (
     sealed_json,
     shard_path,
 )
-from cmp.datasets.pair_store.index import derive_files
-from cmp.datasets.pair_store.records import read_records
+from cmp.datasets.pair_store.index import IndexBuilder
+from cmp.datasets.pair_store.records import iterate_records
 from cmp.files import NewFile
 from cmp.folder_lock import hold_folder
 
@@ -125,9 +125,12 @@ def finish_store(root: str | os.PathLike) -> dict[str, np.ndarray]:
     `cmp.datasets.pair_store.format`).
     """
     root = Path(root)
-    records = read_records(root)
-    index, derived = derive_files(root, records)
-    wanted = {f"{video_id}.tar" for video_id, record in records.items() if record["shard"] is not None}
+    builder, wanted = IndexBuilder(), set()
+    for record in iterate_records(root):
+        builder.add(record)
+        if record["shard"] is not None:
+            wanted.add(f"{record['video_id']}.tar")
+    index, derived = builder.files(root)
     with _writing(root):
         foreign = {name for name, _ in foreign_entries(root)}
         for name in sorted(os.listdir(root / "shards")):
