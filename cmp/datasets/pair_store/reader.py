@@ -16,7 +16,7 @@ import numpy as np
 
 from cmp.datasets.pair_store.format import MEMBERS, parse_object, read_about, sample_key, shard_path
 from cmp.datasets.pair_store.index import IndexBuilder, check_index, load_index
-from cmp.datasets.pair_store.records import iterate_records, read_manifest
+from cmp.datasets.pair_store.records import iterate_manifest, iterate_records
 from cmp.flow.bounded import open_without_waiting, read_npy
 from cmp.flow.codec import open_flow
 from cmp.flow.field import FlowField
@@ -177,7 +177,7 @@ class PairStore:
         """
         finished = (self.path / "manifest.jsonl").is_file()
         names = {video: (video,) for video in self.videos}
-        for record in read_manifest(self.path) if finished else iterate_records(self.path):
+        for record in iterate_manifest(self.path) if finished else iterate_records(self.path):
             video, source = record.get("video_id"), record.get("source")
             path = source.get("path") if isinstance(source, dict) else None
             if isinstance(video, str) and isinstance(path, str):

@@ -5,6 +5,7 @@ See `cmp.datasets.pair_store.format` for what a record contains.
 
 from __future__ import annotations
 
+import io
 import os
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -86,11 +87,18 @@ def read_manifest(root: str | os.PathLike) -> list[dict]:
 
     Raises FileNotFoundError if the store is not finished, ValueError if a line is not a JSON object.
     """
+    return list(iterate_manifest(root))
+
+
+def iterate_manifest(root: str | os.PathLike) -> Iterator[dict]:
+    """The lines of the manifest, one after the other; as `read_manifest`."""
     path = Path(root) / "manifest.jsonl"
     if not path.is_file():
         raise FileNotFoundError(f"{path}: missing; run tools/prepare_flow.py again to finish this store")
-    lines = read_plain_file(path, MAX_RECORD_BYTES).split(b"\n")
-    return [parse_object(line, f"{path}:{number}") for number, line in enumerate(lines, 1) if line]
+    lines = io.BytesIO(read_plain_file(path, MAX_RECORD_BYTES))
+    for number, line in enumerate(lines, 1):
+        if line != b"\n":
+            yield parse_object(line, f"{path}:{number}")
 
 
 def stored_rows(record: Mapping, rejected: bool) -> list[dict]:
