@@ -314,7 +314,7 @@ class MotionPropagator(nn.Module):
             padded = [F.pad(t[part].to(self.device), (0, right, 0, bottom)) for t in (sparse, mask)]
             features = encoded.features
             if len(features.top) > 1:
-                features = ImageFeatures(*(None if f is None else f[part] for f in features))
+                features = features.each(lambda maps, part=part: maps[part])
             yield self._logits(features, *padded), *padded
 
     def _logits(self, features: ImageFeatures, sparse: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:

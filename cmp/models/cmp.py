@@ -233,11 +233,11 @@ def _one_set_per_item(
 
 
 def _repeat(parts: tuple, times: int) -> tuple:
-    """Tensors, or tuples of them, with every item of the batch `times` times in a row; None stays."""
+    """Tensors, or image features, with every item of the batch `times` times in a row; None stays."""
     repeated = []
     for part in parts:
         if isinstance(part, ImageFeatures):
-            part = ImageFeatures(*_repeat(part, times))
+            part = part.each(lambda maps: maps.repeat_interleave(times, dim=0))
         elif part is not None:
             part = part.repeat_interleave(times, dim=0)
         repeated.append(part)

@@ -8,7 +8,7 @@ import math
 import torch
 from torch import nn
 
-from cmp.models.guidance_fill import cell_centers, list_points
+from cmp.models.guidance_fill import cell_centers, list_points, squared_distances
 from cmp.torch_versions import is_exporting
 
 HEAD_CHANNELS = 16
@@ -82,7 +82,7 @@ class GuidanceAttention(nn.Module):
             return flow, distance, None if self.still is None else share
         embedded = embedded.expand(batch, -1, -1, -1)  # (B, A, D, P)
         cells = cell_centers(h, w, self.stride, image.device)  # (P, 2)
-        squared = (cells[None, :, None] - points[:, None]).square().sum(-1)  # (B, P, N)
+        squared = squared_distances(cells, points)  # (B, P, N)
         row, column = (points / self.stride).long().unbind(-1)
         cell_of_point = (row * w + column)[:, None, None].expand(-1, self.heads, HEAD_CHANNELS, -1)
         at_points = embedded.gather(3, cell_of_point)  # (B, A, D, N)

@@ -5,7 +5,7 @@ Legend: B batch, N guidance points of the image that has most, P pixels, H W ima
 
 import torch
 
-from cmp.models.guidance_fill import CHUNK_ELEMENTS, cell_centers, list_points
+from cmp.models.guidance_fill import CHUNK_ELEMENTS, cell_centers, list_points, squared_distances
 from cmp.torch_versions import is_exporting
 
 POWER = 3  # the weight of a point falls with this power of the distance
@@ -52,7 +52,7 @@ def _spread(
     pixels: torch.Tensor, points: torch.Tensor, errors: torch.Tensor, is_point: torch.Tensor, reach_px: float
 ) -> torch.Tensor:
     """The correction (B, P, 2) of some pixels (P, 2) from the errors (B, N, 2) at the points."""
-    squared = (pixels[None, :, None] - points[:, None]).square().sum(-1)  # (B, P, N)
+    squared = squared_distances(pixels, points)  # (B, P, N)
     weights = (squared + 1).pow(-POWER / 2) * is_point[:, None]
     with torch.autocast(weights.device.type, enabled=False):  # it would round motion to three digits
         return weights @ errors / (weights.sum(-1, keepdim=True) + (reach_px**2 + 1) ** (-POWER / 2))

@@ -100,11 +100,17 @@ def cell_centers(h: int, w: int, stride_px: int, device: torch.device) -> torch.
     return torch.cartesian_prod(y, x)
 
 
+def squared_distances(cells: torch.Tensor, points: torch.Tensor) -> torch.Tensor:
+    """(B, P, N) between cells (P, 2) and points (B, N, 2), px squared; a sum over an axis of two would be slow."""
+    y, x = ((cells[:, k, None] - points[:, None, :, k]).square() for k in (0, 1))
+    return y + x
+
+
 def _fill_cells(
     cells: torch.Tensor, points: torch.Tensor, vectors: torch.Tensor, is_point: torch.Tensor, method: str
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Flow (B, P, 2) and squared distance to the nearest point (B, P) of some cells."""
-    squared = (cells[None, :, None] - points[:, None]).square().sum(-1)  # (B, P, N)
+    squared = squared_distances(cells, points)  # (B, P, N)
     squared.masked_fill_(~is_point[:, None], float("inf"))
     nearest_squared, nearest = squared.min(-1)  # (B, P)
     flow = vectors.gather(1, nearest[..., None].expand(-1, -1, 2))

@@ -3,7 +3,7 @@
 Legend: B batch, C channels, K logits, h w cells of the image encoder's top.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -45,8 +45,8 @@ class PropagationDecoder(nn.Module):
         self.head = nn.Conv2d(width * len(strides) + shortcut * motion_channels, num_logits, kernel_size=1)
 
     def prepare(self, image: ImageFeatures) -> ImageFeatures:
-        """The part of `propagate` that needs the images alone: here it only selects the features that are read."""
-        return ImageFeatures(image.top)
+        """The part of `propagate` that needs the images alone: for one image it serves any number of guidance sets."""
+        return ImageFeatures(image.top, nets=self.propagation.prepare(image.top))
 
     def forward(self, image: ImageFeatures, motion: torch.Tensor, *, prepared: bool = False) -> torch.Tensor:
         """(B, num_logits, h, w) logits: `propagate`, then `classify`."""
@@ -62,8 +62,8 @@ class PropagationDecoder(nn.Module):
         Returns:
             (B, C', h, w), which `classify` reads.
         """
-        propagated = self.propagation(torch.cat((_as_many(image.top, motion), motion), dim=1))
-        return torch.cat((propagated, motion), dim=1) if self.shortcut else propagated
+        maps = self.propagation.spread(image, motion)
+        return torch.cat([*maps, motion] if self.shortcut else maps, dim=1)
 
     def classify(self, propagated: torch.Tensor) -> torch.Tensor:
         """(B, num_logits, h, w) logits from what `propagate` returned."""
@@ -109,10 +109,13 @@ class SkipPropagationDecoder(nn.Module):
         """The part of `propagate` that needs the images alone: for one image it serves any number of guidance sets.
 
         A convolution over x and skip joined by channels is the sum of one over x and one over skip; the latter is
-        computed here.
+        computed here. So is the image's part of the first convolutions of the propagation nets.
         """
-        stem = _convolve_part(self.fuse_stem, self.skip_stem(image.stem), 128)
-        stage1 = _convolve_part(self.fuse_stage1, self.skip_stage1(image.stage1), 256)
+        return self._skips(image)._replace(nets=self.propagation.prepare(image.top))
+
+    def _skips(self, image: ImageFeatures) -> ImageFeatures:
+        stem = _convolve_part(self.fuse_stem, self.skip_stem(image.stem), slice(128, None))
+        stage1 = _convolve_part(self.fuse_stage1, self.skip_stage1(image.stage1), slice(256, None))
         return ImageFeatures(image.top, stem, stage1)
 
     def forward(self, image: ImageFeatures, motion: torch.Tensor, *, prepared: bool = False) -> torch.Tensor:
@@ -130,10 +133,10 @@ class SkipPropagationDecoder(nn.Module):
             (B, 64, h, w) at the stem's size, which `classify` reads.
         """
         if not prepared:
-            image = self.prepare(image)
-        x = self.fuse_top(self.propagation(torch.cat((_as_many(image.top, motion), motion), dim=1)))
-        x = _finish(self.fuse_stage1, _resize(x, image.stage1), image.stage1)
-        return _finish(self.fuse_stem, _resize(x, image.stem), image.stem)
+            image = self._skips(image)
+        x = self.fuse_top(torch.cat(self.propagation.spread(image, motion), dim=1))
+        x = _finish(self.fuse_stage1, _resize(x, image.stage1), image.stage1, slice(256))
+        return _finish(self.fuse_stem, _resize(x, image.stem), image.stem, slice(128))
 
     def classify(self, propagated: torch.Tensor) -> torch.Tensor:
         """(B, num_logits, h, w) logits from what `propagate` returned."""
@@ -155,10 +158,36 @@ class PropagationNets(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(B, width * number of strides, h, w) from (B, C, h, w)."""
+        return torch.cat(self._maps(x), dim=1)
+
+    def prepare(self, top: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """The contribution of images to each net's first convolution, whose first input channels are theirs.
+
+        Pooling looks at each channel alone, so images and motion can be pooled and convolved separately.
+        """
+        channels = slice(0, top.shape[1])
+        return tuple(_convolve_part(self.nets[str(s)], self._pool(top, s), channels) for s in self.strides)
+
+    def spread(self, image: ImageFeatures, motion: torch.Tensor) -> list[torch.Tensor]:
+        """(B, width, h, w) of each net from image.top and motion; what `prepare` returned is used if it is there."""
+        if image.nets is None:
+            return self._maps(torch.cat((_as_many(image.top, motion), motion), dim=1))
+        maps = []
+        for stride, rest in zip(self.strides, image.nets, strict=True):
+            conv, norm, relu, *others = self.nets[str(stride)]
+            x = _finish((conv, norm, relu), self._pool(motion, stride), rest, slice(image.top.shape[1], None))
+            for layer in others:
+                x = layer(x)
+            maps.append(_resize(x, motion))
+        return maps
+
+    def _maps(self, x: torch.Tensor) -> list[torch.Tensor]:
+        return [_resize(self.nets[str(s)](self._pool(x, s)), x) for s in self.strides]
+
+    def _pool(self, x: torch.Tensor, stride: int) -> torch.Tensor:
         if min(x.shape[2:]) < max(self.strides):
             raise ValueError(f"{tuple(x.shape[2:])} cells are too few to pool by {max(self.strides)}: larger images")
-        outputs = [_resize(self.nets[str(s)](F.max_pool2d(x, s) if s > 1 else x), x) for s in self.strides]
-        return torch.cat(outputs, dim=1)
+        return F.max_pool2d(x, stride) if stride > 1 else x
 
 
 def _conv_bn_relu(in_channels: int, out_channels: int) -> nn.Sequential:
@@ -167,15 +196,16 @@ def _conv_bn_relu(in_channels: int, out_channels: int) -> nn.Sequential:
     )
 
 
-def _convolve_part(layers: nn.Sequential, x: torch.Tensor, first: int) -> torch.Tensor:
-    """The contribution of x, the input channels from `first` on, to the convolution of a conv-norm-relu."""
-    return F.conv2d(x, layers[0].weight[:, first:], padding=layers[0].padding)
+def _convolve_part(layers: Iterable[nn.Module], x: torch.Tensor, channels: slice) -> torch.Tensor:
+    """The contribution of x, these of the input channels, to the convolution of a conv-norm-relu."""
+    conv, *_ = layers
+    return F.conv2d(x, conv.weight[:, channels], padding=conv.padding)
 
 
-def _finish(layers: nn.Sequential, x: torch.Tensor, rest: torch.Tensor) -> torch.Tensor:
-    """A conv-norm-relu whose first input channels are x and whose others `_convolve_part` has summed to `rest`."""
+def _finish(layers: Iterable[nn.Module], x: torch.Tensor, rest: torch.Tensor, channels: slice) -> torch.Tensor:
+    """A conv-norm-relu of which x is these input channels, and `rest` what `_convolve_part` made of the others."""
     conv, norm, relu = layers
-    return relu(norm(F.conv2d(x, conv.weight[:, : x.shape[1]], conv.bias, padding=conv.padding) + rest))
+    return relu(norm(F.conv2d(x, conv.weight[:, channels], conv.bias, padding=conv.padding) + rest))
 
 
 def _as_many(x: torch.Tensor, like: torch.Tensor) -> torch.Tensor:

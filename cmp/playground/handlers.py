@@ -60,7 +60,7 @@ class Handlers:
     def _num_bytes(self, opened: OpenImage) -> int:
         """Memory that an open image takes, with the encoding of random weights, which may follow."""
         scene = opened.scene
-        features = sum(part.nbytes for part in scene.encoded.features if part is not None)
+        features = scene.encoded.features.nbytes
         return scene.image.nbytes + scene.small.nbytes + features * (2 if RANDOM in self.comparison.methods else 1)
 
     def _canvas(self, opened: OpenImage, arrows: list[list[float]], hold: bool) -> dict:

@@ -3,6 +3,7 @@
 Legend: B batch, C channels, H W image pixels.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -20,3 +21,14 @@ class ImageFeatures(NamedTuple):
     stage2: torch.Tensor | None = None
     stage3: torch.Tensor | None = None
     stage4: torch.Tensor | None = None  # the last map of the backbone itself, before the 1x1 convolution that makes top
+    nets: tuple[torch.Tensor, ...] | None = None  # of a decoder's `prepare`: the image's part of each propagation net
+
+    def each(self, function: Callable[[torch.Tensor], torch.Tensor]) -> "ImageFeatures":
+        """The features with a function applied to every map."""
+        maps = (None if part is None else function(part) for part in self[:-1])
+        return ImageFeatures(*maps, nets=None if self.nets is None else tuple(map(function, self.nets)))
+
+    @property
+    def nbytes(self) -> int:
+        """Memory that all maps take."""
+        return sum(part.nbytes for part in (*self[:-1], *(self.nets or ())) if part is not None)
