@@ -73,11 +73,11 @@ if [ "$device" = cuda ]; then
     cores=$(nproc)
     workers=$((cores > 1 ? cores - 1 : 1))
     tests=(-m gpu tests) batches=(32 64 128) rounds=3 sizes=384x384 num=64 steps=60 pairs=60 short=416
-    published=(--recipe resnet50 --batch 64) rows=all
+    published=(--recipe resnet50 --batch 64) rows=all threads=2
 else
     workers=1
     tests=(-m "not gpu" tests/gpu -k "edges or points or value") batches=(1) rounds=1 sizes=96x96 num=2 steps=3 pairs=6 short=416
-    published=(--recipe resnet50 --batch 1) rows=last
+    published=(--recipe resnet50 --batch 1) rows=last threads=1  # two threads wait for each other on a busy machine
 fi
 
 {
@@ -88,10 +88,10 @@ fi
 step tests 150 "$python" -m pytest -q -p no:cacheprovider "${tests[@]}"
 step guidance 45 "$python" tools/benchmark/guidance.py --sizes "$sizes" --device "$device" --batch "$num" --rounds "$((rounds * 3))"
 step train_step 110 "$python" tools/benchmark/train_step.py "${published[@]}" --device "$device" --rounds "$rounds" \
-    --variants "$rows" --profile
+    --variants "$rows" --threads "$threads" --profile
 for batch in "${batches[@]}"; do
     step "memory_batch_$batch" 40 "$python" tools/benchmark/train_step.py --recipe resnet50 --batch "$batch" \
-        --device "$device" --rounds 1 --only step --variants last
+        --device "$device" --rounds 1 --only step --variants last --threads "$threads"
 done
 [ "$device" = cpu ] || step compile 80 "$python" tools/benchmark/train_step.py "${published[@]}" --device cuda --rounds 2 \
     --only step --compile --variants last
@@ -102,7 +102,7 @@ if [ -z "$videos" ]; then
 fi
 step prepare 60 "$python" tools/prepare_flow.py "$videos" "$out/pairs" --short-side "$short" --pairs-per-video "$pairs"
 step loader 60 "$python" tools/benchmark/train_step.py "${published[@]}" --device "$device" --only none --data "$out/pairs" \
-    --workers "$workers" --data-steps "$steps"
+    --workers "$workers" --data-steps "$steps" --threads "$threads"
 step starter 60 "$python" tools/train.py configs/pretrain/cmp_r18_quickstart_1xb16_300.py --data "$out/pairs" \
     --work-dir "$out/starter" --cfg-options log_level=WARNING train_cfg.max_iters="$steps" train_cfg.val_interval="$steps" \
     default_hooks.logger.interval=1 train_dataloader.num_workers="$workers"
