@@ -8,9 +8,9 @@ from pathlib import Path
 from cmp.addresses import network_errors, open_address
 from cmp.datasets.pair_store import (
     MAX_RECORD_BYTES,
+    IndexBuilder,
     StoreWriteError,
     check_record,
-    derive_files,
     parse_object,
     read_about,
     sealed_json,
@@ -97,7 +97,10 @@ class RemoteStore:
 
     def finish(self, folder: Path, records: Mapping[str, dict]) -> None:
         """Derive manifest and index from all records, and upload them; `folder` has the store.json."""
-        for name, data in derive_files(folder, dict(sorted(records.items())))[1].items():
+        builder = IndexBuilder()
+        for _, record in sorted(records.items()):
+            builder.add(record)
+        for name, data in builder.files(folder)[1].items():
             (folder / name).write_bytes(data)
             self._put(folder / name, name)
 

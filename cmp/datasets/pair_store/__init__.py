@@ -28,6 +28,7 @@ from cmp.datasets.pair_store.format import (
     sealed_json,
     shard_path,
 )
+from cmp.datasets.pair_store.index import IndexBuilder
 from cmp.datasets.pair_store.reader import PairSample, PairStore
 from cmp.datasets.pair_store.records import (
     check_record,
@@ -58,6 +59,7 @@ __all__ = [
     "MEMBERS",
     "REJECTED_FOLDER",
     "Damage",
+    "IndexBuilder",
     "PairSample",
     "PairStore",
     "ShardWriter",
