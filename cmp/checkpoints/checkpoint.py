@@ -165,8 +165,7 @@ class Checkpoint:
         if self.kind == "encoder" and name.startswith("resnet"):
             above = ("fc.", *above)
         weights = {key.removeprefix("net.model."): value for key, value in weights.items() if not key.startswith(above)}
-        with RandomWeightsSkipped():
-            encoder = BareEncoder(name, output_stride)
+        encoder = BareEncoder(name, output_stride)  # draws weights, so that what is drawn next does not depend on files
         encoder.load_library_weights(weights, source=f"{self.path} ({name.removeprefix(TIMM)})")
         return encoder.eval()
 

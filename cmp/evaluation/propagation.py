@@ -50,7 +50,7 @@ class PropagationResult(NamedTuple):
             name: of the other network, for the table.
         """
         metrics = {n: found | dict(epe_beside=other.metrics[n]["epe"]) for n, found in self.metrics.items()}
-        return self._replace(metrics=metrics, beside=name)
+        return PropagationResult(metrics, self.pairs, self.videos, self.pairs_in_all, self.rows, name)
 
 
 def evaluate_propagation(
