@@ -14,6 +14,7 @@ from mmengine.optim import OptimWrapper, OptimWrapperDict
 from mmengine.runner import Runner
 from torch import nn
 
+from cmp.engine.hooks import WeightsOnlyCheckpointHook
 from cmp.engine.schedule import Schedule
 from cmp.engine.short_log import shorten
 from cmp.engine.trained_model import build_trained_model, without_process_wrapper
@@ -21,6 +22,9 @@ from cmp.files import remove_leftovers, write_file
 from cmp.weights import load_strictly, read_weight_file, without_wrappers
 
 MAX_STEP = 2**53
+MAX_SETTING = 1e6  # of an optimizer: learning rate, momentum, weight decay
+# What torch's optimizers keep in the shape of each weight.
+LIKE_WEIGHT = {"momentum_buffer", "exp_avg", "exp_avg_sq", "max_exp_avg_sq", "square_avg", "grad_avg", "sum"}
 
 
 class WholeFileBackend(LocalBackend):
@@ -156,23 +160,51 @@ class ResumableRunner(Runner):
         self.set_randomness(**self._randomness_cfg)
 
     def _resume_counters(self, filename: str, hub: Mapping) -> None:
-        """Load the message hub's values; of files that mmengine may remove later only names inside the work dir."""
+        """Load the message hub's counters; of files that mmengine may remove later only names inside the work dir.
+
+        What mmengine itself sets at a start (epoch, step, lengths) is not taken.
+        """
         info, resumed = (hub.get(key) for key in ("runtime_info", "resumed_keys"))
         if not isinstance(info, Mapping) or not isinstance(resumed, Mapping):
             raise ValueError(f"{filename} has a message_hub without runtime_info and resumed_keys")
         kept = {}
         for key, value in info.items():
-            if key == "keep_ckpt_ids":  # mmengine removes the files of these numbers
+            if key in ("skips_in_row", "skipped_steps"):
+                value = _whole(filename, key, value, MAX_STEP)
+            elif key == "keep_ckpt_ids":  # mmengine removes the files of these numbers
                 if not isinstance(value, list):
                     raise ValueError(f"{filename}: keep_ckpt_ids must be a list of steps, got {shown(value)}")
                 value = [_whole(filename, "keep_ckpt_ids", step, MAX_STEP) for step in value]
+            elif key == WeightsOnlyCheckpointHook.RECENT:
+                _check_recent(filename, value)
+            elif str(key).startswith("best_score"):
+                if isinstance(value, bool) or not isinstance(value, (int, float)):
+                    raise ValueError(f"{filename}: {key} must be a number, got {shown(value)}")
             elif key == "last_ckpt" or str(key).startswith("best_ckpt"):  # mmengine removes a best one that is beaten
                 own = isinstance(value, str) and Path(value).resolve().parent == Path(self.work_dir).resolve()
                 if not own or not value.endswith(".pth"):
                     continue
+            else:
+                continue
             kept[key] = value
-        resumed = {key: bool(value) for key, value in resumed.items() if key in kept}
+        resumed = dict.fromkeys(kept, True)
         self.message_hub.load_state_dict(dict(log_scalars={}, runtime_info=kept, resumed_keys=resumed))
+
+
+def _check_recent(filename: str, recent: object) -> None:
+    """Raise ValueError unless these are the newest log scalars: name to values and counts, as lists of one length."""
+    if not isinstance(recent, Mapping):
+        raise ValueError(f"{filename}: recent_scalars must be a dict, got {shown(recent)}")
+    for name, pair in recent.items():
+        lists = isinstance(pair, (list, tuple)) and len(pair) == 2 and all(isinstance(part, list) for part in pair)
+        values, counts = pair if lists else ([], [None])
+        numbers = all(type(value) in (int, float) for value in values)
+        if not isinstance(name, str) or not numbers or len(values) != len(counts):
+            raise ValueError(
+                f"{filename}: recent_scalars of {shown(name)} must be values and counts, got {shown(pair)}"
+            )
+        for count in counts:
+            _whole(filename, f"a count of {name}", count, MAX_STEP)
 
 
 def _load_optimizer(filename: str, wrapper: OptimWrapper | OptimWrapperDict, states: object) -> None:
@@ -181,38 +213,59 @@ def _load_optimizer(filename: str, wrapper: OptimWrapper | OptimWrapperDict, sta
     for name, one in wrapper.items() if several else [(None, wrapper)]:
         try:
             state = states[name] if several else states
-            _check_optimizer(one.optimizer, state)
-            one.load_state_dict(state)
+            one.load_state_dict(_checked_state(one.optimizer, state))
         except (KeyError, TypeError, AttributeError, ValueError, IndexError) as error:
             raise ValueError(f"{filename} has an optimizer's state that does not fit: {error}") from error
 
 
-def _check_optimizer(optimizer: torch.optim.Optimizer, state: Mapping) -> None:
-    """Raise ValueError where a state has a number or tensor that this optimizer cannot continue with."""
+def _checked_state(optimizer: torch.optim.Optimizer, state: Mapping) -> dict:
+    """The state with the file's numbers and tensors, and the config's switches, such as maximize or fused.
+
+    Raises:
+        ValueError: it has a number or tensor that this optimizer cannot continue with.
+    """
     weights: list[torch.Tensor] = []
+    groups = []
     for own, group in zip(optimizer.param_groups, state["param_groups"], strict=True):
         weights += own["params"]
+        groups.append({**own, "params": group["params"]})
         for key, value in own.items():
-            if key != "params" and key in group and not _same_kind(value, group[key]):
+            if key == "params" or key not in group or value is None or isinstance(value, (bool, str)):
+                continue
+            if not _same_kind(value, group[key]):
                 raise ValueError(f"{key} = {shown(group[key])}, expected something like {shown(value)}")
-    numbers = [number for group in state["param_groups"] for number in group["params"]]
+            groups[-1][key] = group[key]
+    numbers = [number for group in groups for number in group["params"]]
     for number, weight in zip(numbers, weights, strict=True):
         for key, value in state["state"].get(number, {}).items():
-            if not isinstance(value, torch.Tensor):
-                continue
-            if value.numel() > 1 and value.shape != weight.shape:
-                raise ValueError(f"{key} of {tuple(value.shape)} for a weight of {tuple(weight.shape)}")
-            if not value.isfinite().all():
-                raise ValueError(f"{key} contains values that are not finite")
+            _check_value(key, value, weight)
+    scaler = {key: state[key] for key in ("loss_scaler",) if key in state}  # of half precision
+    for key, value in (pair for values in scaler.values() for pair in values.items()):
+        if type(value) not in (int, float) or not 0 <= value < math.inf:
+            raise ValueError(f"loss_scaler.{key} = {shown(value)}, expected a number")
+    return {"state": state["state"], "param_groups": groups, **scaler}
+
+
+def _check_value(key: str, value: object, weight: torch.Tensor) -> None:
+    """Raise ValueError unless an optimizer may keep this value for a weight."""
+    if isinstance(value, torch.Tensor):
+        if value.shape != weight.shape and (value.numel() > 1 or key in LIKE_WEIGHT):
+            raise ValueError(f"{key} of {tuple(value.shape)} for a weight of {tuple(weight.shape)}")
+        if not value.isfinite().all():
+            raise ValueError(f"{key} contains values that are not finite")
+    elif value is not None and (key in LIKE_WEIGHT or not _is_setting(value)):
+        raise ValueError(f"{key} = {shown(value)}, expected a tensor or a number")
 
 
 def _same_kind(own: object, value: object) -> bool:
-    """Whether a setting may replace another: both are numbers (finite), of one length, or of one type."""
+    """Whether a setting may replace another: both are numbers in 0..MAX_SETTING, or lists of such of one length."""
     if isinstance(own, (list, tuple)):
         return isinstance(value, (list, tuple)) and len(value) == len(own) and all(map(_same_kind, own, value))
-    if own is None or isinstance(own, (bool, str)) or isinstance(value, bool):
-        return value is None or type(own) is type(value) or own is None and isinstance(value, bool)
-    return isinstance(value, (int, float)) and math.isfinite(value)
+    return _is_setting(value)
+
+
+def _is_setting(value: object) -> bool:
+    return type(value) in (int, float) and 0 <= value <= MAX_SETTING
 
 
 def _whole(filename: str, name: str, value: object, high: int) -> int:

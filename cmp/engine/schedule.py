@@ -3,8 +3,10 @@
 import warnings
 from collections import Counter
 from collections.abc import Mapping
+from math import isfinite
 from reprlib import repr as shown
 
+MAX_STEP = 2**53
 PROGRESS = {"last_step", "_global_step", "_last_value"}  # what changes while a scheduler of mmengine runs
 
 
@@ -78,7 +80,13 @@ def _checked(filename: str, scheduler, state: object) -> dict:
     for key, value in state.items():
         if isinstance(own[key], Counter) and _counts(value):  # milestones: a plain dict where a file was read
             checked[key] = Counter(value)
-        elif callable(own[key]) or type(own[key]) is not type(value) and not _both_numbers(own[key], value):
+            continue
+        wrong = False
+        if key in ("last_step", "_global_step"):
+            wrong = type(value) is not int or not -1 <= value <= MAX_STEP
+        elif key == "_last_value":
+            wrong = not isinstance(value, list) or not all(type(v) in (int, float) and isfinite(v) for v in value)
+        if wrong or callable(own[key]) or type(own[key]) is not type(value) and not _both_numbers(own[key], value):
             raise ValueError(
                 f"{filename} has a schedule with {key} = {shown(value)}: expected something like {shown(own[key])}"
             )

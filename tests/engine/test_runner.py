@@ -187,6 +187,20 @@ def _set(*path):
         (_set("optimizer", "param_groups", 0, "momentum", [1, 2]), "momentum = [1, 2]"),
         (_set("optimizer", "state", 0, "momentum_buffer", torch.full((1, 2), torch.inf)), "not finite"),
         (_set("optimizer", "state", 0, "momentum_buffer", torch.zeros(2, 2)), "momentum_buffer of (2, 2)"),
+        (_set("optimizer", "state", 0, "momentum_buffer", torch.ones(1)), "momentum_buffer of (1,)"),
+        (_set("optimizer", "state", 0, "momentum_buffer", "text"), "momentum_buffer = 'text'"),
+        (_set("optimizer", "state", 0, "momentum_buffer", 3.0), "momentum_buffer = 3.0"),
+        (_set("optimizer", "param_groups", 0, "lr", -1.0), "lr = -1.0"),
+        (_set("optimizer", "param_groups", 0, "weight_decay", 10**400), "weight_decay = 1000"),
+        (_set("optimizer", "loss_scaler", {"scale": "text"}), "loss_scaler.scale = 'text'"),
+        (_set("message_hub", "runtime_info", "skips_in_row", "text"), "skips_in_row must be a whole number"),
+        (_set("message_hub", "runtime_info", "best_score", "text"), "best_score must be a number"),
+        (_set("message_hub", "runtime_info", "recent_scalars", {"train/loss": [[1.0], []]}), "recent_scalars of"),
+        (_set("message_hub", "runtime_info", "recent_scalars", {"train/loss": "text"}), "recent_scalars of"),
+        (_set("message_hub", "runtime_info", "recent_scalars", [1]), "recent_scalars must be a dict"),
+        (_set("param_schedulers", 0, "last_step", float("nan")), "schedule with last_step = nan"),
+        (_set("param_schedulers", 0, "_global_step", 10**400), "schedule with _global_step"),
+        (_set("param_schedulers", 0, "_last_value", ["text"]), "schedule with _last_value"),
         (_set("meta", "iter", 7), "step 7, beyond the 6 steps"),
         (_set("param_schedulers", []), "another number of schedulers"),
         (_set("param_schedulers", [{"step": "os.system"}]), "schedule of another kind"),
@@ -199,6 +213,24 @@ def test_what_a_run_cannot_go_on_from_is_refused_by_name(finished, tmp_path, cha
     with pytest.raises(ValueError, match="x.pth") as refused:
         runner(tmp_path / "run", resume=tmp_path / "x.pth").load_or_resume()
     assert message in str(refused.value)
+
+
+def test_switches_of_the_optimizer_and_of_the_counters_are_not_the_files(finished, tmp_path):
+    """A file could turn the descent into an ascent, or stop the run by what it says of its counters."""
+
+    def change(content):
+        content["optimizer"]["param_groups"][0] |= dict(maximize=True, differentiable=True, foreach="text", other=1)
+        content["message_hub"]["resumed_keys"] = dict.fromkeys(content["message_hub"]["resumed_keys"], False)
+        content["message_hub"]["runtime_info"] |= dict(loop_stage="val", other="text")
+
+    torch.save(changed(finished / "iter_4.pth", change), tmp_path / "x.pth")
+    resumed = runner(tmp_path / "run", resume=tmp_path / "x.pth")
+    resumed.train()
+    (group,) = resumed.optim_wrapper.param_groups
+    assert group["maximize"] is group["differentiable"] is False and group["foreach"] is None and "other" not in group
+    assert resumed.iter == 6 and "other" not in resumed.message_hub.runtime_info
+    expected = torch.load(finished / "iter_6.pth", weights_only=True)["message_hub"]["runtime_info"]
+    assert resumed.message_hub.get_info("iter") == expected["iter"] == 5
 
 
 def test_no_address_is_opened(finished, tmp_path, monkeypatch):
