@@ -139,7 +139,7 @@ def train(args: argparse.Namespace, prog: str, held: ExitStack) -> int:
     try:
         finished = train_run(config, resume_from=checkpoint)
     except Exception as error:  # whatever the parts that a config names raise
-        return report(error, prog)
+        return report(error, prog, config.work_dir)
     runner = finished.runner
     if runner.rank == 0:
         done = f"stopped by {finished.stopped_by} at" if finished.stopped_by else "trained to"
@@ -179,7 +179,7 @@ def chosen_checkpoint(asked: str | None, work_dir: str, prog: str) -> str | None
     return checkpoint
 
 
-def report(error: Exception, prog: str) -> int:
+def report(error: Exception, prog: str, work_dir: str) -> int:
     """Print an error that training raised; returns the exit status, noted where a restart would not change it."""
     if os.environ.get("CMP_TRACEBACK"):
         raise error
@@ -193,5 +193,5 @@ def report(error: Exception, prog: str) -> int:
         return note_status(status)
     if isinstance(error, RuntimeError):
         traceback.print_exception(error)
-    say(prog, f"{describe_error(error)} (CMP_TRACEBACK=1 shows where)")
+    say(prog, f"{describe_error(error, work_dir)} (CMP_TRACEBACK=1 shows where)")
     return note_status(status) if isinstance(error, FloatingPointError) else status

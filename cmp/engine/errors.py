@@ -1,6 +1,9 @@
 """What a command prints and returns where training raised an error."""
 
 import errno
+import os
+import shutil
+from contextlib import suppress
 
 from cmp.folder_lock import FolderInUse
 
@@ -10,16 +13,32 @@ REFUSED_STATUS = 2  # wrong usage or input
 WRONG_PATHS = (FileNotFoundError, FileExistsError, IsADirectoryError, NotADirectoryError, PermissionError)
 
 
-def describe_error(error: Exception) -> str:
+def describe_error(error: Exception, work_dir: str | os.PathLike = "the work dir") -> str:
     """An error's message, with its type where that tells more.
 
-    Of an error in a data loader's worker it is the last line of the worker's own traceback.
+    Of an error in a data loader's worker it is the last line of the worker's own traceback. Where the disk was full
+    while the logs of a run were written, whose files the error does not name, it is the folder with its free bytes.
+
+    Args:
+        error: what was raised.
+        work_dir: the run's folder.
     """
     text = str(error).strip()
     if text.startswith("Caught "):
         return text.splitlines()[-1]
-    if isinstance(error, OSError) and error.errno == errno.ENOSPC and error.filename is None and ":" not in text:
-        return f"a file of the work dir cannot be written ({error.strerror}); make space and go on with --resume"
+    if (
+        isinstance(error, OSError)
+        and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+        and error.filename is None
+        and ":" not in text
+    ):
+        free = "an unknown number of"
+        with suppress(OSError):
+            free = f"{shutil.disk_usage(work_dir).free:,}"
+        return (
+            f"{work_dir}: a log in this folder cannot be written ({error.strerror}); {free} bytes are free: make space "
+            "and go on with --resume"
+        )
     return text if isinstance(error, (OSError, ValueError, FloatingPointError)) else f"{type(error).__name__}: {text}"
 
 

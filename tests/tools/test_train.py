@@ -1,8 +1,10 @@
 """Training as a user starts it, in separate processes, because a runner leaves global state behind."""
 
+import errno
 import json
 import math
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -19,6 +21,7 @@ from mmengine.dataset import default_collate
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from cmp.checkpoints import read_checkpoint
+from cmp.cli.train import report
 from cmp.datasets import Crop, PairList, PropagationDataset
 from cmp.engine import resume
 from cmp.engine.config import read_config
@@ -554,6 +557,16 @@ def test_of_an_error_in_a_loaders_worker_its_own_last_line_is_said():
     with pytest.raises(ValueError) as error:
         list(torch.utils.data.DataLoader(Damaged(), num_workers=1))
     assert "Traceback" in str(error.value) and describe_error(error.value) == "ValueError: shards/v3.tar is cut off"
+
+
+@pytest.mark.parametrize("number", (errno.ENOSPC, errno.EDQUOT, errno.EFBIG))
+def test_a_full_disk_under_the_logs_is_named_by_its_folder_with_what_is_free(tmp_path, capsys, number):
+    """The error of a write to an open file names no file."""
+    error = OSError(number, os.strerror(number))
+    assert report(error, "train.py", str(tmp_path)) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f"{tmp_path}: a log in this folder cannot be written" in line
+    assert re.search(r"[0-9,]+ bytes are free: make space and go on with --resume", line)
 
 
 def test_missing_pairs_are_named(tmp_path):
