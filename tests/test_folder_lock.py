@@ -113,7 +113,9 @@ def test_a_lock_whose_owner_may_live_is_refused_at_once(tmp_path, machine):
 
 def left_by(folder, machine="another", beat=0, pid=99):
     text = json.dumps(dict(host="node7", pid=pid, machine=machine, start="1", since="2026-01-01", beat=beat))
-    (folder / ".lock").write_text(text)
+    file = folder / ".lock"
+    with open(file, "r+" if file.exists() else "w") as opened:  # never empty in between
+        opened.write(text)
 
 
 def test_a_lock_of_another_machine_that_does_not_beat_is_taken_over(tmp_path):
@@ -131,11 +133,22 @@ def test_a_lock_of_another_machine_that_beats_is_refused(tmp_path, monkeypatch, 
     if no_flock:
         monkeypatch.setattr(folder_lock.fcntl, "flock", none)
     left_by(tmp_path)
-    timer = threading.Timer(0.5, left_by, (tmp_path, "another", 1))
-    timer.start()
-    with pytest.raises(FolderInUse, match="host node7, process 99"), hold_folder(tmp_path, watch_s=60):
-        pass
-    timer.join()
+    refused = threading.Event()
+
+    def beat():
+        number = 0
+        while not refused.wait(0.3):
+            number += 1
+            left_by(tmp_path, "another", number)
+
+    owner = threading.Thread(target=beat)
+    owner.start()
+    try:
+        with pytest.raises(FolderInUse, match="host node7, process 99"), hold_folder(tmp_path, watch_s=60):
+            pass
+    finally:
+        refused.set()
+        owner.join()
     assert json.loads((tmp_path / ".lock").read_text())["host"] == "node7"
 
 

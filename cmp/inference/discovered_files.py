@@ -64,7 +64,7 @@ def discover_file(
     check_paths(
         reads={"IMAGE": image_path, "--checkpoint": checkpoint},
         folders={"OUT": out},
-        writes={"a file in OUT": files_in(out, (JSON, PICTURE, AFFORDANCE))},
+        writes={"OUT": files_in(out, (JSON, PICTURE, AFFORDANCE, *(file.name for file in out.glob("mask_*.png"))))},
     )
     if not out.absolute().parent.is_dir():
         raise FileNotFoundError(f"{out}: no such folder: {out.absolute().parent} (make it first)")

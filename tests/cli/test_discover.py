@@ -92,6 +92,14 @@ def test_mistakes_are_one_line_and_leave_nothing(image, network, capsys):
     assert not (image.parent / "out").exists()
 
 
+def test_an_image_among_the_masks_of_an_earlier_call_is_not_removed(image, network, capsys):
+    earlier = image.rename(image.with_name("mask_003.png"))
+    before = earlier.read_bytes()
+    assert main([str(earlier), str(image.parent), "--checkpoint", network, "--click", "30,20"]) == 2
+    assert "mask_003.png: OUT would overwrite IMAGE, which is read" in capsys.readouterr().err
+    assert earlier.read_bytes() == before and list(image.parent.iterdir()) == [earlier]
+
+
 def test_options_that_do_not_fit_are_wrong_usage(image, network, capsys):
     for more in (("--click", "3;3"), ("--click", "3,3", "--pokes", "9"), ("--threshold", "0.5"), ("--thresh", "0.5")):
         with pytest.raises(SystemExit) as stopped:

@@ -80,7 +80,8 @@ def test_maps_have_the_channels_and_strides_that_the_encoder_states(depth, outpu
     with torch.no_grad():
         features = net(image())
     assert net.strides["top"] == output_stride and net.channels["top"] == 24
-    for name, feature in features._asdict().items():
+    assert features.nets is None
+    for name, feature in zip(features._fields[:-1], features):
         assert feature.shape == (1, net.channels[name], 64 // net.strides[name], 96 // net.strides[name]), name
 
 

@@ -162,7 +162,6 @@ def test_a_file_in_a_missing_folder_or_of_a_wrong_kind_is_answered_before_the_wo
         "evaluate propagation c.py net.pth --data {}/store",
         "evaluate knn net.pth {}/set",
         "evaluate segmentation c.py {}/net.pth set",
-        "train c.py --data {}/store",
         "train {}/c.py",
         "compare_predictions c.py {}/net.pth",
         "merge_stores {}/store",
