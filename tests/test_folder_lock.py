@@ -116,6 +116,7 @@ def left_by(folder, machine="another", beat=0, pid=99):
     file = folder / ".lock"
     with open(file, "r+" if file.exists() else "w") as opened:  # never empty in between
         opened.write(text)
+        opened.truncate()
 
 
 def test_a_lock_of_another_machine_that_does_not_beat_is_taken_over(tmp_path):
