@@ -68,6 +68,19 @@ def check_arrows(arrows: Sequence | np.ndarray, size_hw: tuple[int, int] | None)
     return points, ends - points
 
 
+def check_clicks(clicks: Sequence, size_hw: tuple[int, int] | None) -> np.ndarray:
+    """Convert clicks, N entries (x, y) in px, to (N, 2) float64 after the checks of `check_arrows`; N may be 0.
+
+    Raises:
+        ValueError: there are more than MAX_ARROWS, one is not two finite numbers, or is outside the image.
+    """
+    if not isinstance(clicks, (list, tuple)) or len(clicks) > MAX_ARROWS:
+        raise ValueError(f"clicks must be a list of at most {MAX_ARROWS} entries (x, y)")
+    if not all(isinstance(entry, (list, tuple)) and len(entry) == 2 for entry in clicks):
+        raise ValueError("clicks must be entries (x, y) of two numbers")
+    return check_arrows([[*entry, *entry] for entry in clicks], size_hw)[0]
+
+
 def _named(positions_xy: np.ndarray, wrong: np.ndarray) -> str:
     number = int(np.flatnonzero(wrong)[0])
     x, y = positions_xy[number]

@@ -125,19 +125,35 @@ def move_scene(propagator: MotionPropagator, scene: Scene, points_xy: np.ndarray
     return Motion(points_xy, vectors_xy, flow, None if confidence is None else confidence[0, 0].cpu().numpy())
 
 
-def draw_moving_part(
+def draw_moving_part(propagator: MotionPropagator, scene: Scene, motion: Motion) -> np.ndarray | None:
+    """Draw (H, W, 3) uint8 RGB what belongs to the points that move rather than to the points that do not.
+
+    Args:
+        propagator, scene, motion: see `find_moving_part`.
+
+    Returns:
+        The image with the mask and the points; None where no point moves.
+
+    Raises:
+        ValueError: there are more than MAX_ARROWS points.
+    """
+    mask = find_moving_part(propagator, scene, motion)
+    return None if mask is None else draw_mask(scene.image, mask, *_clicks(scene, motion))
+
+
+def find_moving_part(
     propagator: MotionPropagator, scene: Scene, motion: Motion, *, method: str = "directions"
 ) -> np.ndarray | None:
-    """Draw (H, W, 3) uint8 RGB what belongs to the points that move rather than to the points that do not.
+    """Find what belongs to the points that move rather than to the points that do not.
 
     Args:
         propagator: the one that encoded the scene.
         scene: what `open_scene` gave.
-        motion: of the scene.
+        motion: of the scene; its flow is not used.
         method: "directions" (`segment_from_clicks`) or "pokes" (`segment_from_pokes`: the border stays).
 
     Returns:
-        The image with the mask; None where no point moves.
+        (H, W) bool; None where no point moves.
 
     Raises:
         ValueError: there are more than MAX_ARROWS points, or method is unknown.
@@ -145,25 +161,30 @@ def draw_moving_part(
     if method not in MASK_METHODS:
         raise ValueError(f"method must be one of {MASK_METHODS}, got {method!r}")
     check_num_arrows(len(motion.points_xy))
-    moving = (motion.vectors_xy != 0).any(axis=1)
-    if not moving.any():
+    shown_hw, work_hw = scene.image.shape[:2], scene.small.shape[:2]
+    clicks, still = (resize_arrows(points, 0 * points, shown_hw, work_hw)[0] for points in _clicks(scene, motion))
+    if not len(clicks):
         return None
-    shown_hw = scene.image.shape[:2]
-    points, _ = resize_arrows(motion.points_xy, motion.vectors_xy, shown_hw, scene.small.shape[:2])
-    clicks, still = points[moving], points[~moving]
-    # One pixel cannot both belong and not belong: where both are asked, the arrow counts.
-    same = (nearest_pixel(clicks)[:, None] == nearest_pixel(still)[None]).all(axis=2).any(axis=0)
     if method == "pokes":
-        found = segment_from_pokes(propagator, scene.small, clicks, still[~same], encoded=scene.encoded)
-        mask = found.mask
-        if mask.shape != shown_hw:
-            mask = cv2.resize(mask.astype(np.float32), shown_hw[::-1], interpolation=cv2.INTER_LINEAR) > 0.5
+        found = segment_from_pokes(propagator, scene.small, clicks, still, encoded=scene.encoded)
+        score, mask = found.mask.astype(np.float32), found.mask
     else:
-        score, mask = segment_from_clicks(propagator, scene.small, clicks, still[~same], encoded=scene.encoded)
-        if mask.shape != shown_hw:
-            mask = cv2.resize(score, shown_hw[::-1], interpolation=cv2.INTER_LINEAR) > 0.5
-    clicks, still = motion.points_xy[moving], motion.points_xy[~moving][~same]
-    return draw_mask(scene.image, mask, clicks, still)
+        score, mask = segment_from_clicks(propagator, scene.small, clicks, still, encoded=scene.encoded)
+    if mask.shape != shown_hw:
+        mask = cv2.resize(score, shown_hw[::-1], interpolation=cv2.INTER_LINEAR) > 0.5
+    return mask
+
+
+def _clicks(scene: Scene, motion: Motion) -> tuple[np.ndarray, np.ndarray]:
+    """The points that move and those that do not, (N, 2) px of the shown image each.
+
+    One pixel of the network's image cannot both belong and not belong: where both are asked, the arrow counts.
+    """
+    moving = (motion.vectors_xy != 0).any(axis=1)
+    points, _ = resize_arrows(motion.points_xy, motion.vectors_xy, scene.image.shape[:2], scene.small.shape[:2])
+    pixels = nearest_pixel(points)
+    same = (pixels[moving][:, None] == pixels[~moving][None]).all(axis=2).any(axis=0)
+    return motion.points_xy[moving], motion.points_xy[~moving][~same]
 
 
 def draw_confidence(confidence: np.ndarray) -> np.ndarray:

@@ -1,7 +1,8 @@
 // Draws arrows over the image and sends all of them to the server after every change.
 // An arrow is [x0, y0, x1, y1] in pixels of the image, pixel centers at whole numbers. Where x1 = x0 and y1 = y0 it is a
-// still point. props.value: image (data URL), width, height, arrows to begin with, hold, border ([x, y], ...: the still
-// points that the server adds if hold is on), borderGap (px, within which an arrow's start replaces one), maxArrows.
+// still point. props.value is a scene: image (data URL), width, height, arrows to begin with, hold, border ([x, y], ...:
+// the still points that the server adds if hold is on), borderGap (px, within which an arrow's start replaces one),
+// maxArrows. Or it is an answer to clicks on an object: overlay (data URL of the image with the object, or null).
 const SHARPER = 2; // canvas pixels per image pixel, so that arrows are not coarse
 const CLICK_PX = 4; // a drag shorter than this on the screen is a click
 const GRAB_PX = 9; // a start or a tip is grabbed within this on the screen
@@ -14,7 +15,11 @@ const strength = element.querySelector(".strength");
 const strengthShown = element.querySelector(".strength-shown");
 const arrowsFile = element.querySelector(".arrows-file");
 const pen = canvas.getContext("2d");
+let scene = null; // the last one of props.value
 let image = null; // an <img>
+let mode = "draw"; // or "find": clicks on an object
+let clicks = []; // on the object, or next to it: [x, y, whether it is next to it]
+let overlay = null; // an <img> of the image with the object
 let arrows = [];
 let pending = null; // the arrow that is being drawn
 let grabbed = null; // what is being moved: { index, part: "start" or "tip", before: the arrow, moved }
@@ -25,31 +30,57 @@ let pressedAt = null; // where on the screen a drag began
 function paint() {
   if (!image) return;
   pen.setTransform(SHARPER, 0, 0, SHARPER, 0, 0);
-  pen.drawImage(image, 0, 0, props.value.width, props.value.height);
+  pen.drawImage((mode === "find" && overlay) || image, 0, 0, scene.width, scene.height);
   pen.translate(0.5, 0.5); // from here on a whole number is the center of a pixel
-  const unit = Math.max(1, Math.min(props.value.width, props.value.height) / 200);
+  const unit = Math.max(1, Math.min(scene.width, scene.height) / 200);
+  if (mode === "find") paintClicks(unit);
+  else paintArrows(unit);
+  if (cursor && document.activeElement === canvas) paintCursor(unit);
+}
+
+function paintClicks(unit) {
+  for (const [x, y] of notOnObject()) drawDot(x, y, 3.2 * unit, "#e8262c", unit);
+  for (const [x, y] of onObject()) drawDot(x, y, 3.2 * unit, "#28e63c", unit);
+  const beside = notOnObject().length;
+  count.textContent = counted(onObject().length, "click") + (beside ? ", " + beside + " not on it" : "");
+}
+
+function paintArrows(unit) {
   const drawn = pending ? [...arrows, pending] : arrows;
   for (const [x, y] of stillBorder(drawn)) drawDot(x, y, 2.2 * unit, "#e8262c", unit);
   if (selected >= 0 && selected < arrows.length && !pending) drawHalo(arrows[selected], unit);
   for (const arrow of drawn) drawArrow(arrow, unit);
-  if (cursor && document.activeElement === canvas) {
-    pen.strokeStyle = "white";
-    pen.lineWidth = unit;
-    pen.globalCompositeOperation = "difference";
-    pen.beginPath();
-    pen.moveTo(cursor[0] - 8 * unit, cursor[1]);
-    pen.lineTo(cursor[0] + 8 * unit, cursor[1]);
-    pen.moveTo(cursor[0], cursor[1] - 8 * unit);
-    pen.lineTo(cursor[0], cursor[1] + 8 * unit);
-    pen.stroke();
-    pen.globalCompositeOperation = "source-over";
-  }
   const still = arrows.filter(isStill).length;
   const moving = arrows.length - still;
   const words = [];
-  if (moving) words.push(moving + (moving === 1 ? " arrow" : " arrows"));
-  if (still) words.push(still + (still === 1 ? " still point" : " still points"));
+  if (moving) words.push(counted(moving, "arrow"));
+  if (still) words.push(counted(still, "still point"));
   count.textContent = words.join(", ") || "no arrows";
+}
+
+function paintCursor(unit) {
+  pen.strokeStyle = "white";
+  pen.lineWidth = unit;
+  pen.globalCompositeOperation = "difference";
+  pen.beginPath();
+  pen.moveTo(cursor[0] - 8 * unit, cursor[1]);
+  pen.lineTo(cursor[0] + 8 * unit, cursor[1]);
+  pen.moveTo(cursor[0], cursor[1] - 8 * unit);
+  pen.lineTo(cursor[0], cursor[1] + 8 * unit);
+  pen.stroke();
+  pen.globalCompositeOperation = "source-over";
+}
+
+function counted(number, word) {
+  return (number || "no") + " " + word + (number === 1 ? "" : "s");
+}
+
+function onObject() {
+  return clicks.filter((click) => !click[2]).map(([x, y]) => [x, y]);
+}
+
+function notOnObject() {
+  return [...clicks.filter((click) => click[2]), ...arrows.filter(isStill)].map(([x, y]) => [x, y]);
 }
 
 function isStill(arrow) {
@@ -59,8 +90,8 @@ function isStill(arrow) {
 // The border's points that are far enough from every arrow's start, as the server has them.
 function stillBorder(drawn) {
   if (!hold.checked) return [];
-  const near = ([x, y]) => drawn.some((arrow) => Math.hypot(arrow[0] - x, arrow[1] - y) <= props.value.borderGap);
-  return props.value.border.filter((point) => !near(point));
+  const near = ([x, y]) => drawn.some((arrow) => Math.hypot(arrow[0] - x, arrow[1] - y) <= scene.borderGap);
+  return scene.border.filter((point) => !near(point));
 }
 
 function drawDot(x, y, radius, color, unit) {
@@ -119,18 +150,31 @@ function drawArrow(arrow, unit) {
 
 function send() {
   paint();
+  if (mode === "find") trigger("find", { clicks: onObject(), still: notOnObject() });
+  else sendArrows();
+}
+
+function sendArrows() {
   trigger("draw", { arrows: arrows, border: hold.checked, strength: Number(strength.value) });
 }
 
 function finish(arrow) {
   pending = null;
-  if (arrows.length >= props.value.maxArrows) {
+  if (arrows.length >= scene.maxArrows) {
     paint();
-    count.textContent = "at most " + props.value.maxArrows + " arrows and points";
+    count.textContent = "at most " + scene.maxArrows + " arrows and points";
     return;
   }
   arrows.push(arrow);
   selected = arrows.length - 1;
+  send();
+}
+
+// A click on the object or next to it; at a click that is there already, that one is removed.
+function addClick(x, y, still, reach) {
+  const there = clicks.findIndex((click) => Math.hypot(click[0] - x, click[1] - y) <= reach);
+  if (there >= 0) clicks.splice(there, 1);
+  else if (clicks.length + arrows.length < scene.maxArrows) clicks.push([x, y, still]);
   send();
 }
 
@@ -143,13 +187,21 @@ function remove(index) {
 
 const actions = {
   undo() {
-    if (pending) pending = null;
+    if (mode === "find") {
+      if (!clicks.length) return;
+      clicks.pop();
+    } else if (pending) pending = null;
     else if (arrows.length) arrows.pop();
     else return;
     selected = -1;
     send();
   },
   clear() {
+    if (mode === "find") {
+      clicks = [];
+      send();
+      return;
+    }
     if (!arrows.length && !pending) return;
     arrows = [];
     pending = null;
@@ -164,23 +216,28 @@ const actions = {
 
 function clamped(x, y) {
   return [
-    Math.min(Math.max(x, 0), props.value.width - 1),
-    Math.min(Math.max(y, 0), props.value.height - 1),
+    Math.min(Math.max(x, 0), scene.width - 1),
+    Math.min(Math.max(y, 0), scene.height - 1),
   ].map((v) => Math.round(v * 10) / 10);
 }
 
 function place(event) {
   const box = canvas.getBoundingClientRect();
   return clamped(
-    ((event.clientX - box.left) * props.value.width) / box.width - 0.5,
-    ((event.clientY - box.top) * props.value.height) / box.height - 0.5,
+    ((event.clientX - box.left) * scene.width) / box.width - 0.5,
+    ((event.clientY - box.top) * scene.height) / box.height - 0.5,
   );
+}
+
+// How far from a place something is grabbed, px of the image.
+function reachOfHand() {
+  return (GRAB_PX * scene.width) / canvas.getBoundingClientRect().width;
 }
 
 // The arrow whose start or tip is at that place of the screen, newest first; null if there is none.
 function atHandle(event) {
-  const box = canvas.getBoundingClientRect();
-  const reach = (GRAB_PX * props.value.width) / box.width;
+  if (mode !== "draw") return null;
+  const reach = reachOfHand();
   const [x, y] = place(event);
   for (const [part, at] of [["tip", 2], ["start", 0]]) {
     for (let index = arrows.length - 1; index >= 0; index--) {
@@ -198,8 +255,8 @@ function movedTo(event) {
   // All of the arrow moves, as far as it stays in the image.
   const [dx, dy] = grabbed.part === "tip" ? [x - x1, y - y1] : [x - x0, y - y0];
   const within = (d, a, b, size) => Math.max(-Math.min(a, b), Math.min(size - 1 - Math.max(a, b), d));
-  const right = Math.round(10 * within(dx, x0, x1, props.value.width)) / 10;
-  const down = Math.round(10 * within(dy, y0, y1, props.value.height)) / 10;
+  const right = Math.round(10 * within(dx, x0, x1, scene.width)) / 10;
+  const down = Math.round(10 * within(dy, y0, y1, scene.height)) / 10;
   return [x0 + right, y0 + down, x1 + right, y1 + down];
 }
 
@@ -207,6 +264,10 @@ canvas.addEventListener("pointerdown", (event) => {
   if (!image || event.button !== 0) return;
   canvas.setPointerCapture(event.pointerId);
   cursor = null;
+  if (mode === "find") {
+    addClick(...place(event), event.shiftKey, reachOfHand());
+    return;
+  }
   pressedAt = [event.clientX, event.clientY];
   const handle = atHandle(event);
   if (handle) {
@@ -253,10 +314,19 @@ canvas.addEventListener("dblclick", (event) => {
 });
 
 function letGo() {
+  if (!image) return;
   if (grabbed) arrows[grabbed.index] = grabbed.before;
   pending = pressedAt = grabbed = null;
   paint();
 }
+
+element.querySelector(".modes").addEventListener("change", (event) => {
+  letGo();
+  mode = event.target.value;
+  for (const part of element.querySelectorAll("[data-modes]")) part.hidden = part.dataset.modes !== mode;
+  paint();
+  if (mode === "find" && clicks.length) send(); // still points may have changed
+});
 
 hold.addEventListener("change", () => image && send());
 strength.addEventListener("input", () => {
@@ -271,13 +341,15 @@ canvas.addEventListener("blur", paint);
 const steps = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
 canvas.addEventListener("keydown", (event) => {
   if (!image || event.ctrlKey || event.metaKey || event.altKey) return;
-  cursor = cursor || clamped(Math.round(props.value.width / 2), Math.round(props.value.height / 2));
+  cursor = cursor || clamped(Math.round(scene.width / 2), Math.round(scene.height / 2));
   const step = steps[event.key];
   if (step) {
     const far = event.shiftKey ? 16 : 2;
     cursor = clamped(cursor[0] + far * step[0], cursor[1] + far * step[1]);
     if (pending) pending = [pending[0], pending[1], ...cursor];
     paint();
+  } else if (mode === "find" && (event.key === "Enter" || event.key === " ")) {
+    addClick(...cursor, event.key === " ", 1);
   } else if (event.key === "Enter") {
     if (pending) finish(pending);
     else pending = [...cursor, ...cursor];
@@ -350,22 +422,36 @@ stage.addEventListener("drop", (event) => {
 
 function load() {
   if (!props.value) return;
+  const value = props.value;
   const opened = new Image();
+  if (!value.image) {
+    opened.onload = () => {
+      overlay = opened;
+      paint();
+    };
+    overlay = null;
+    if (value.overlay) opened.src = value.overlay;
+    else paint();
+    return;
+  }
   opened.onload = () => {
+    scene = value;
     image = opened;
-    arrows = props.value.arrows.map((arrow) => [...arrow]);
+    overlay = null;
+    clicks = [];
+    arrows = scene.arrows.map((arrow) => [...arrow]);
     pending = pressedAt = grabbed = cursor = null;
     selected = -1;
-    hold.checked = props.value.hold;
+    hold.checked = scene.hold;
     strength.value = 1;
     strengthShown.textContent = "1.00 ×";
-    canvas.width = SHARPER * props.value.width;
-    canvas.height = SHARPER * props.value.height;
+    canvas.width = SHARPER * scene.width;
+    canvas.height = SHARPER * scene.height;
     stage.classList.add("ready");
-    if (arrows.length) send();
-    else paint();
+    paint();
+    if (arrows.length) sendArrows();
   };
-  opened.src = props.value.image;
+  opened.src = value.image;
 }
 watch("value", load);
 load();

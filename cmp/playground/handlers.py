@@ -16,6 +16,7 @@ from PIL import Image
 
 from cmp.flow import color_wheel_key, flow_to_color, write_flow
 from cmp.inference.animate import animate
+from cmp.inference.annotate import draw_mask
 from cmp.inference.arrows import (
     MAX_ARROWS,
     NUM_BORDER,
@@ -23,11 +24,12 @@ from cmp.inference.arrows import (
     border_gap_px,
     border_points,
     check_arrows,
+    check_clicks,
     parse_arrows,
     with_still_border,
     without_still_border,
 )
-from cmp.inference.interactive import draw_confidence, draw_moving_part, read_shown_image
+from cmp.inference.interactive import Motion, draw_confidence, draw_moving_part, find_moving_part, read_shown_image
 from cmp.inference.page_gate import Session, Sessions
 from cmp.playground.methods import NETWORK, RANDOM, Comparison, Drawn, OpenImage
 from cmp.playground.page import ENDINGS, EXAMPLES, FPS, NUM_PARTS, SAMPLES
@@ -114,6 +116,32 @@ class Handlers:
             return gr.skip()
         arrows, hold = without_still_border(arrows, size_hw)
         return self._canvas(opened, arrows.round(1).tolist(), hold)
+
+    def on_find(self, event: gr.EventData, request: gr.Request) -> tuple:
+        """The canvas with the object under the clicks, found by pokes, and the status."""
+        session = self.sessions.find(request.session_hash)
+        opened = session.scene if session is not None else None
+        if session is None or opened is None:
+            gr.Warning("Choose an image first.")
+            return gr.skip(), gr.skip()
+        image = opened.scene.image
+        try:
+            clicks, still = (check_clicks(event._data[name], image.shape[:2]) for name in ("clicks", "still"))
+            points, vectors = np.concatenate((clicks, still)), np.zeros((len(clicks) + len(still), 2))
+            vectors[: len(clicks)] = 1
+            poked = Motion(points, vectors, np.empty((0, 0, 2), np.float32), None)
+            start = time.process_time()
+            mask = find_moving_part(self.comparison.propagator, opened.scene, poked, method="pokes")
+        except ValueError as error:
+            gr.Warning(html.escape(f"These clicks cannot be used: {error}"))
+            return gr.skip(), gr.skip()
+        if session.scene is not opened:  # another image was opened meanwhile
+            return gr.skip(), gr.skip()
+        if mask is None:
+            return dict(overlay=None, loaded=time.time()), f"{_size(opened)}. Click an object."
+        spent_s = time.process_time() - start
+        status = f"Object: {100 * mask.mean():.1f} % of the image. Processor time: {spent_s:.2f} s."
+        return dict(overlay=_as_data_url(draw_mask(image, mask)), loaded=time.time()), status
 
     def on_draw(self, method: str, event: gr.EventData, request: gr.Request) -> tuple:
         """Flow and confidence, at once; the video follows in `on_motion`, which a new arrow need not wait for."""

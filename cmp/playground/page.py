@@ -88,6 +88,8 @@ def build_page(
         parts.sample.change(handlers.on_sample, parts.sample, everything, **quiet)
         parts.choose.upload(handlers.on_upload, parts.choose, (*everything, parts.sample), **quiet)
         parts.canvas.arrows(handlers.on_arrows, None, parts.canvas, **quiet)
+        # Not `newest`: Gradio then sends old clicks again where an event's answer changes the component it is from.
+        parts.canvas.find(handlers.on_find, None, (parts.canvas, parts.status), trigger_mode="multiple", **quiet)
         answered = parts.canvas.draw(handlers.on_draw, parts.method, (*drawn, parts.arrows), **newest)
         answered.then(handlers.on_motion, motion, moving, **newest)
         answered.then(handlers.on_compare, None, parts.compare, **newest)

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from cmp.inference.arrows import MAX_TEXT, check_arrows
+from cmp.inference.arrows import MAX_TEXT, check_arrows, check_clicks
 from cmp.inference.interactive import MAX_BYTES
 from cmp.inference.page_gate import PageGate, Session, Uploads
 from cmp.playground.page import CSS, NUM_FRAMES, SAMPLES
@@ -174,6 +174,13 @@ def checked_calls(page, uploads: Uploads) -> dict[int, Callable[[Session, list, 
             raise ValueError(f"strength must be a number in 0..{MAX_STRENGTH}")
         return [chosen(data[0])], event_data
 
+    def find(session: Session, data: list, event_data: Any) -> tuple[list, Any]:
+        if not isinstance(event_data, dict) or set(event_data) != {"clicks", "still"}:
+            raise ValueError("event_data must be an object with clicks and still")
+        check_clicks(event_data["clicks"], None)
+        check_clicks(event_data["still"], None)
+        return [], event_data
+
     def arrows(session: Session, data: list, event_data: Any) -> tuple[list, Any]:
         if not isinstance(event_data, dict) or set(event_data) != {"text"}:
             raise ValueError("event_data must be an object with text")
@@ -205,6 +212,7 @@ def checked_calls(page, uploads: Uploads) -> dict[int, Callable[[Session, list, 
         "on_upload": upload,
         "on_arrows": arrows,
         "on_draw": draw,
+        "on_find": find,
         "on_method": method,
         "on_motion": motion,
         "on_compare": compare,

@@ -64,6 +64,7 @@ def tab(served, chromium):
 @pytest.fixture
 def page(tab):
     """The page without arrows, its border held still."""
+    tab.check("#playground-canvas input[value=draw]")
     tab.check("#playground-canvas .hold")
     tab.check("#playground-method input[value=network]")
     tab.click("text=Clear")
@@ -231,6 +232,48 @@ def test_another_photograph_is_chosen_by_mouse_and_by_keys_also_after_an_image_o
     page.click("[aria-label=Photograph]")
     page.click("text=Astronaut")
     page.wait_for_selector("text=96 x 96 px")
+
+
+PIXELS = """() => {
+    const canvas = document.querySelector("#playground-canvas canvas");
+    const pixels = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height).data;
+    return Array.from(pixels.filter((_, i) => i % 4 < 3));
+}"""
+
+
+def test_an_object_is_found_by_clicks_and_drawn_over_the_image(page):
+    def click(x, y, **more):
+        box = page.locator("#playground-canvas canvas").bounding_box()
+        at = {"x": x * box["width"], "y": y * box["height"]}
+        return asked_for(page, lambda: page.click("#playground-canvas canvas", position=at, **more))
+
+    drag(page, (0.2, 0.8), (0.2, 0.8))  # a still point is a click that is not on the object
+    flow = shown(page)
+    page.check("#playground-canvas input[value=find]")
+    before = page.evaluate(PIXELS)
+    event = click(0.5, 0.3)
+    assert set(event) == {"clicks", "still"} and len(event["clicks"]) == len(event["still"]) == 1
+    assert np.allclose(event["clicks"] + event["still"], [[47.5, 28.3], [18.7, 76.3]], atol=1)
+    page.wait_for_selector("text=/Object: .* % of the image/")
+    wait_for_count(page, "1 click, 1 not on it")
+    page.wait_for_function(f"before => ({PIXELS})().filter((v, i) => v !== before[i]).length > 2000", arg=before)
+    found = page.evaluate(PIXELS)
+    event = click(0.7, 0.6, modifiers=["Shift"])
+    assert len(event["clicks"]) == 1 and len(event["still"]) == 2
+    assert len(click(0.7, 0.6)["still"]) == 1  # a click on a click removes it
+    page.wait_for_function(f"found => JSON.stringify(({PIXELS})()) === JSON.stringify(found)", arg=found)
+
+    page.focus("#playground-canvas canvas")
+    event = asked_for(page, lambda: [page.keyboard.press(key) for key in ("ArrowLeft", "Enter")])
+    assert len(event["clicks"]) == 2
+    page.keyboard.press("u")
+    wait_for_count(page, "1 click, 1 not on it")
+    page.keyboard.press("c")
+    page.wait_for_selector("text=Click an object.")
+    wait_for_count(page, "no clicks, 1 not on it")
+    page.check("#playground-canvas input[value=draw]")
+    wait_for_count(page, "1 still point")
+    assert page.request.get(page.last["flow"]).body() == flow and page.complaints == []
 
 
 def test_bad_files_get_a_message_and_the_image_stays(page):

@@ -1,5 +1,6 @@
 """Raw requests to the running page, as a stranger may send them. Needs gradio (the extra `playground`)."""
 
+import base64
 import http.client
 import io
 import json
@@ -159,6 +160,7 @@ CALLS = (
     ("on_draw", ["network"], arrows()),
     ("on_method", ["network"], None),
     ("on_compare", [], None),
+    ("on_find", [], {"clicks": [[1, 2]], "still": []}),
     ("on_arrows", [], {"text": "[]"}),
 )
 NAMES = (
@@ -388,6 +390,15 @@ def foreign_payloads():
         {"text": "[]", "more": 1}, {"text": " " * (MAX_TEXT + 1)}, {"path": "/etc/passwd"},
     ):  # fmt: skip
         yield "on_arrows", [], value
+    for value in (
+        None, "12", {"0": 1}, 7, [[1]], [[1, 2, 3]], [1, 2], [["1", "2"]], [[1, None]], [[True, 2]], [[[1], 2]],
+        [[10**400, 1]], [[1, 2]] * (MAX_ARROWS + 1), [file],
+    ):  # fmt: skip
+        yield "on_find", [], {"clicks": value, "still": []}
+        yield "on_find", [], {"clicks": [[1, 2]], "still": value}
+    for value in (None, [], "x", 7, {}, {"clicks": [[1, 2]]}, {"clicks": [], "still": [], "more": 1}):
+        yield "on_find", [], value
+    yield "on_find", [file], {"clicks": [[1, 2]], "still": []}
     for name in ("on_sample", "on_motion", "on_upload", "on_method"):
         yield name, [], None
         yield name, [None] * 3, None
@@ -491,6 +502,25 @@ def test_methods_are_compared_with_raw_requests(client):
     assert len(flows) == 4 and len({first for first, _ in flows.values()}) == 4
     html = client.call("on_compare", [], session="methods")["output"]["data"][0]
     assert html.count("<figure") == html.count("data:image/png") == 4
+
+
+def test_an_object_is_found_by_clicks_in_the_image_and_no_others(client):
+    find = dict(session="find", event_data={"clicks": [[20, 12]], "still": [[2, 30]]})
+    assert client.call("on_find", [], **find)["success"]  # no image is open yet
+    client.call("on_sample", ["Coffee"], session="find")
+    canvas, status = client.call("on_find", [], **find)["output"]["data"]
+    assert canvas["overlay"].startswith("data:image/png;base64,") and "image" not in canvas
+    shown = Image.open(io.BytesIO(base64.b64decode(canvas["overlay"].split(",")[1])))
+    assert shown.size == (48, 32) and re.match(r"Object: \d+\.\d % of the image", status)
+    canvas, _ = client.call("on_find", [], session="find", event_data={"clicks": [], "still": []})["output"]["data"]
+    assert canvas["overlay"] is None
+    for wrong in ({"clicks": [[48, 3]], "still": []}, {"clicks": [[4, 3]], "still": [[-1, 3]]}):
+        assert client.join("on_find", [], session="find", event_data=wrong)[0] == 200
+        messages = client.messages("find")
+        (log,) = [message for message in messages if message["msg"] == "log"]
+        assert log["log"].startswith("These clicks cannot be used: ")
+        (done,) = [message for message in messages if message["msg"] == "process_completed"]
+        assert done["success"] and "overlay" not in json.dumps(done["output"]["data"][0])
 
 
 def test_a_call_names_no_file(client):
