@@ -50,9 +50,11 @@ def format_each_config_once():
 
 @pytest.fixture(autouse=True)
 def signals_as_before():
-    """Undo what a test leaves ignored: a stopped run ignores later signals, and its child processes would too."""
+    """Undo what a test leaves ignored or blocked, as a stopped run does; its child processes would ignore it too."""
     before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)}
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, ())
     yield
+    signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
     for number, handler in before.items():
         signal.signal(number, handler)
 

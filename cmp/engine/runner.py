@@ -214,8 +214,19 @@ def _load_optimizer(filename: str, wrapper: OptimWrapper | OptimWrapperDict, sta
         try:
             state = states[name] if several else states
             one.load_state_dict(_checked_state(one.optimizer, state))
+            _load_base_settings(one, state.get("base_param_settings"))
         except (KeyError, TypeError, AttributeError, ValueError, IndexError) as error:
             raise ValueError(f"{filename} has an optimizer's state that does not fit: {error}") from error
+
+
+def _load_base_settings(wrapper: OptimWrapper, settings: object) -> None:
+    """Take numbers, such as the rate, of the settings that are logged where layers have rates of their own."""
+    own = getattr(wrapper, "base_param_settings", None)
+    if own is None or not isinstance(settings, Mapping):
+        return
+    for key, value in settings.items():
+        if type(own.get(key)) in (int, float) and type(value) in (int, float) and _same_kind(own[key], value):
+            own[key] = value
 
 
 def _checked_state(optimizer: torch.optim.Optimizer, state: Mapping) -> dict:

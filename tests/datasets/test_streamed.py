@@ -95,15 +95,15 @@ def test_processes_share_the_shards(store, monkeypatch):
 
 def test_shards_are_read_from_where_fsspec_finds_them(store):
     memory = fsspec.filesystem("memory")
-    memory.put(str(store), "/bucket/store", recursive=True)
-    shards = list_shards("memory://bucket/store")
+    memory.put(str(store), "/streamed/store", recursive=True)
+    shards = list_shards("memory://streamed/store")
     assert [shard.rsplit("/", 1)[1] for shard in shards] == ["a.tar", "b.tar", "c.tar", "d.tar"]
-    assert keys(StreamedPairs("memory://bucket/store", (), seed=1, **GRID), 10) == keys(
+    assert keys(StreamedPairs("memory://streamed/store", (), seed=1, **GRID), 10) == keys(
         StreamedPairs(str(store), (), seed=1, **GRID), 10
     )
     with pytest.raises(FileNotFoundError, match="memory://nothing: contains no shards"):
         list_shards("memory://nothing")
-    memory.rm("/bucket", recursive=True)
+    memory.rm("/streamed", recursive=True)
 
 
 def test_whole_videos_are_held_out_as_from_a_store(store, tmp_path):
