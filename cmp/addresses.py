@@ -28,7 +28,7 @@ def open_address(address: str) -> tuple[fsspec.AbstractFileSystem, str]:
 
     Raises:
         ModuleNotFoundError: fsspec, or the package that opens addresses of this kind, is not installed.
-        ValueError: there is no such kind of address.
+        ValueError: no package opens addresses of this kind.
     """
     try:
         import fsspec

@@ -78,7 +78,7 @@ def score_pair(
         beyond_share: share of vectors with a component beyond +-max_flow_px.
         unexplained: how much of the first frame's structure is not where the flow points in the second: 1 minus the
             mean correlation of 9 x 9 windows of the first frame with the second warped back by the flow, over windows
-            with texture that stay in the frame. 0 (all found) to 2; 1 for unrelated frames; 0 if there is no such
+            with texture that stay in the frame. 0 (all found) to 2; 1 for unrelated frames; 0 without such a
             window. Changes of light do not count. Where appearance_jump is above 0.05, the lower value of the flow and
             of no motion counts, because a change of light can mislead the flow of a still scene.
         histogram_jump: distance of the color histograms, 0 (same colors) to 1 (none in common).

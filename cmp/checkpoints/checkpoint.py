@@ -92,8 +92,8 @@ class Checkpoint:
         """Name of the image encoder for `build_encoder`: resnet18 ... resnet152, alexnet_fcn, or timm:NAME.
 
         Raises:
-            ValueError: there is no image encoder, an unknown one, or the file names a network of timm that its weights
-                do not fit.
+            ValueError: the file contains no image encoder, or one that is not known here, or it names a network of
+                timm that its weights do not fit.
         """
         weights = self._encoder_weights()
         described = self._described_encoder()

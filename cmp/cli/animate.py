@@ -17,7 +17,7 @@ docs/animate.md.
 import argparse
 from collections.abc import Sequence
 
-from cmp.cli.arguments import CHECKPOINT_HELP, Parser, fail, numbers, say
+from cmp.cli.arguments import CHECKPOINT_HELP, IMAGE_HELP, Parser, fail, numbers, say
 from cmp.cli.choices import ANIMATION_METHODS, MAX_FRAMES
 from cmp.interrupts import imports_can_be_interrupted
 
@@ -30,11 +30,7 @@ def arrow(text: str) -> list[float]:
 def parse_args(argv: Sequence[str] | None, prog: str) -> argparse.Namespace:
     """Parse the arguments."""
     parser = Parser(prog=prog, description=__doc__)
-    parser.add_argument(
-        "image",
-        metavar="IMAGE",
-        help="any image that Pillow reads; or a photograph of scikit-image: astronaut, cat, coffee, rocket",
-    )
+    parser.add_argument("image", metavar="IMAGE", help=IMAGE_HELP)
     parser.add_argument("out", metavar="OUT", help="video to write, in an existing folder: .mp4 or .gif")
     parser.add_argument("--checkpoint", default="starter", help=CHECKPOINT_HELP)
     motion = parser.add_mutually_exclusive_group(required=True)

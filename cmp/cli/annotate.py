@@ -10,18 +10,14 @@ Pixels count from 0 at the top left. What to expect: docs/annotate.md.
 import argparse
 from collections.abc import Sequence
 
-from cmp.cli.arguments import CHECKPOINT_HELP, Parser, click, fail
+from cmp.cli.arguments import CHECKPOINT_HELP, IMAGE_HELP, Parser, click, fail
 from cmp.interrupts import imports_can_be_interrupted
 
 
 def parse_args(argv: Sequence[str] | None, prog: str) -> argparse.Namespace:
     """Parse the arguments."""
     parser = Parser(prog=prog, description=__doc__)
-    parser.add_argument(
-        "image",
-        metavar="IMAGE",
-        help="any image that Pillow reads; or a photograph of scikit-image: astronaut, cat, coffee, rocket",
-    )
+    parser.add_argument("image", metavar="IMAGE", help=IMAGE_HELP)
     parser.add_argument("out", metavar="OUT", help="mask to write, in an existing folder: .png")
     parser.add_argument("--checkpoint", default="starter", help=CHECKPOINT_HELP)
     parser.add_argument(

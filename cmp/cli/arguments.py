@@ -6,6 +6,7 @@ from typing import NoReturn
 
 from cmp.engine.errors import error_status
 
+IMAGE_HELP = "any image that Pillow reads; or a photograph of scikit-image: astronaut, cat, coffee, rocket"
 CHECKPOINT_HELP = "network: ours or Zhan et al.'s, torch file or safetensors (default: the starter network)"
 
 

@@ -13,14 +13,14 @@ without --click). Pixels count from 0 at the top left. What to expect: docs/disc
 import argparse
 from collections.abc import Sequence
 
-from cmp.cli.arguments import CHECKPOINT_HELP, Parser, click, fail
+from cmp.cli.arguments import CHECKPOINT_HELP, IMAGE_HELP, Parser, click, fail
 from cmp.interrupts import imports_can_be_interrupted
 
 
 def parse_args(argv: Sequence[str] | None, prog: str) -> argparse.Namespace:
     """Parse the arguments."""
     parser = Parser(prog=prog, description=__doc__)
-    parser.add_argument("image", metavar="IMAGE", help="any image that Pillow reads")
+    parser.add_argument("image", metavar="IMAGE", help=IMAGE_HELP)
     parser.add_argument("out", metavar="OUT", help="folder to write; results of an earlier call in it are replaced")
     parser.add_argument("--checkpoint", default="starter", help=CHECKPOINT_HELP)
     parser.add_argument(

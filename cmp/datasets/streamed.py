@@ -69,8 +69,8 @@ def expand_shards(names: Sequence[str], *, part: str = "all", val_share: float =
     """The shards that paths and addresses name.
 
     Args:
-        names: each a shard or several (ending in .tar; {a,b}, {00..31} and * stand for several), or a store, of which
-            `list_shards` takes a part. Shards that are named are all taken, whatever the part is.
+        names: of shards or of stores. The name of a shard ends in .tar; {a,b}, {00..31} or * in it name several shards,
+            which are all taken, whatever the part is. Of a store, `list_shards` takes a part.
         part, val_share: as for `list_shards`.
 
     Raises:

@@ -70,7 +70,7 @@ def image_folder(root: str | PathLike, size_px: int) -> ImageFolder:
     Files are chosen by their suffix and read by the rules of `cmp.images`; a broken one is named in a ValueError.
 
     Raises:
-        FileNotFoundError: there is no such folder, or it contains no class or a class without images.
+        FileNotFoundError: the folder does not exist, has no classes in it, or has a class without images.
     """
     if not Path(root).is_dir():
         raise FileNotFoundError(f"no such folder of classes: {root}")

@@ -32,8 +32,8 @@ def yolo_to_coco(source: str | PathLike, out: str | PathLike, part: str) -> tupl
     Raises:
         FileNotFoundError: folders or classes.txt are missing.
         ValueError: a line is not a polygon inside the image of a known class, or not the number and name of a class;
-            a label file has no image (classes.txt does not count as one); or two images have the same
-            label file. The first few files and lines are named, and all are counted.
+            the image of a label file is missing (classes.txt is not taken for a label file); or two images have the
+            same label file. The first few files and lines are named, and all are counted.
     """
     source, out = Path(source), Path(out)
     folder, label_folder = source / "images" / part, source / "labels" / part

@@ -85,8 +85,8 @@ def check_training_config(config: Config) -> None:
     """Refuse a config that mmengine would answer with an error that names nothing, or not at all.
 
     Raises:
-        ValueError: a part or a required value is missing, a number is below 1 or not whole, there is no such optimizer,
-            or validation is split off otherwise than training, so that videos would be in both.
+        ValueError: a part or a required value is missing, a number is below 1 or not whole, the optimizer is not
+            known, or validation is split off otherwise than training, so that videos would be in both.
     """
     missing = [key for key in NEEDED if config.get(key) is None]
     if missing:

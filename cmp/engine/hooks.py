@@ -102,7 +102,7 @@ class ProgressBar(Hook):
 
 
 def _short_side_px(config) -> int | None:
-    """The short side that a config resizes its training images to, px; None if it has no such transform."""
+    """The short side that a config resizes its training images to, px; None where no transform resizes."""
     dataset = (config.get("train_dataloader") or {}).get("dataset") or {}
     return next((t["short_side_px"] for t in dataset.get("transforms") or () if t.get("short_side_px")), None)
 

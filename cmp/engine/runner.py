@@ -86,7 +86,7 @@ class ResumableRunner(Runner):
         """Load a file's weights into the model, strictly and on the CPU first; returns the file's content.
 
         Raises:
-            FileNotFoundError: there is no such file (addresses are not fetched).
+            FileNotFoundError: the file does not exist (addresses are not fetched).
             ValueError: it is broken, contains no state dict, or does not fit the model.
         """
         checkpoint = read_weight_file(filename).content

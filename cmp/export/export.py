@@ -43,7 +43,7 @@ def export_backbone(
         What was written and what loading it back showed. Where the library is not installed, nothing was checked.
 
     Raises:
-        FileNotFoundError: there is no such checkpoint, or no such folder to write in.
+        FileNotFoundError: the checkpoint, or the folder to write in, does not exist.
         FileExistsError: out exists and differs.
         ValueError: out, or a file written next to it, is the checkpoint; out has a suffix of another format.
         ValueError: the checkpoint cannot be exported to this format, or loading back fails; nothing is written then.

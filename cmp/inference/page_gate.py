@@ -412,7 +412,7 @@ class PageGate:
         name = _checked_name(request.get("session_hash"))
         index, data, trigger = request.get("fn_index"), request.get("data"), request.get("trigger_id")
         if type(index) is not int or index not in self.calls:
-            raise RefusedError(403, "the page has no such function")
+            raise RefusedError(403, "the page does not use this function")
         if not isinstance(data, list):
             raise RefusedError(400, "data must be a list")
         if trigger is not None and (type(trigger) is not int or trigger not in self.triggers):
@@ -431,7 +431,7 @@ class PageGate:
     async def _send_file(self, path: str, scope: dict, receive: Callable, send: Callable) -> None:
         file = self.sessions.result(path)
         if file is None:
-            raise RefusedError(403, "the page has no such file")
+            raise RefusedError(403, "the page does not use this file")
         from starlette.responses import FileResponse
 
         media_type, disposition = RESULTS[file.name]
@@ -442,7 +442,7 @@ class PageGate:
         try:
             await answer(scope, receive, send)
         except (FileNotFoundError, RuntimeError) as error:  # it was removed between the look and the opening
-            raise RefusedError(403, "the page has no such file") from error
+            raise RefusedError(403, "the page does not use this file") from error
 
     async def _take_upload(self, scope: dict, receive: Callable, send: Callable) -> None:
         from starlette.concurrency import run_in_threadpool

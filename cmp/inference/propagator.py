@@ -21,7 +21,7 @@ from cmp.inference.inputs import MAX_PIXELS, as_guidance, as_image_batch, points
 from cmp.models import CMP, DirectFlow
 from cmp.models.backbones import ImageFeatures
 from cmp.starter import STARTER
-from cmp.weights import download_weights, is_address
+from cmp.weights import can_be_downloaded, download_weights
 
 NORMALIZATIONS = ("imagenet", "unit")
 # Guidance sets are decoded in groups of at most this many pixels, which bounds the memory. A CPU is fastest when the
@@ -75,7 +75,7 @@ def load_propagator(
     except (RuntimeError, AssertionError, NotImplementedError, TypeError) as error:  # each backend has its own
         reason = str(error).partition("\n")[0]
         raise ValueError(f"device must be one that torch can use here, got {device!r}: {reason}") from error
-    if is_address(path):
+    if can_be_downloaded(path):
         path = download_weights(path, sha256=sha256)
     elif sha256 is not None:
         raise ValueError(f"sha256 is for an address (hf://, https://), got it with {path!r}")

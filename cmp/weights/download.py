@@ -24,7 +24,7 @@ TIMEOUT_S = 30.0  # without any data
 SCHEMES = ("hf", "http", "https")
 
 
-def is_address(path: object) -> bool:
+def can_be_downloaded(path: object) -> bool:
     """Whether a path is an address that `download_weights` takes; text only, since a `Path` changes the slashes."""
     return isinstance(path, str) and path.partition("://")[0].lower() in SCHEMES and "://" in path
 

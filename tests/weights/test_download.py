@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from cmp.weights import download, download_weights
-from cmp.weights.download import is_address
+from cmp.weights.download import can_be_downloaded
 
 CONTENT = bytes(range(256)) * 20
 
@@ -119,8 +119,8 @@ def test_a_server_that_is_not_there_is_named(monkeypatch, tmp_path):
 
 
 def test_only_text_with_a_known_scheme_is_an_address(tmp_path):
-    assert all(map(is_address, ("hf://a/b/c", "http://a/b", "HTTPS://a/b")))
-    assert not any(map(is_address, ("file.pth", "c:/file.pth", "s3://a/b", "http:", tmp_path)))
+    assert all(map(can_be_downloaded, ("hf://a/b/c", "http://a/b", "HTTPS://a/b")))
+    assert not any(map(can_be_downloaded, ("file.pth", "c:/file.pth", "s3://a/b", "http:", tmp_path)))
 
 
 @pytest.fixture

@@ -47,7 +47,7 @@ class BareEncoder(nn.Module):
         net: the encoder's own module, with the projection replaced by the identity.
 
     Raises:
-        ValueError: there is no such encoder, or it is not offered with this stride.
+        ValueError: the name is not that of an encoder, or the encoder is not offered with this stride.
         ModuleNotFoundError: it is timm's, which is not installed.
     """
 

@@ -38,7 +38,7 @@ def encoder_arguments(name: str, *, output_stride: int | None = None) -> dict:
             32 or 8 for the AlexNet. None: 32. A network of timm has one fixed stride, which `build_encoder` compares.
 
     Raises:
-        ValueError: there is no such encoder.
+        ValueError: the name is not that of an encoder.
     """
     stride_px = 32 if output_stride is None else output_stride
     if name.startswith(TIMM):

@@ -43,9 +43,9 @@ class TimmEncoder(nn.Module):
 
     Raises:
         ModuleNotFoundError: timm is not installed.
-        ValueError: timm has no such model, or it has no feature maps, takes one image size only, or has strides that
-            are not powers of two times the top's; top_stride is not offered; the pretrained file does not fit.
-        FileNotFoundError: there is no pretrained file.
+        ValueError: timm does not know the model, or it has no feature maps, takes one image size only, or has strides
+            that are not powers of two times the top's; top_stride is not offered; the pretrained file does not fit.
+        FileNotFoundError: the pretrained file does not exist.
 
     Source: Lin et al., "Feature Pyramid Networks for Object Detection", CVPR 2017; for one stride Li et al., "Exploring
     Plain Vision Transformer Backbones for Object Detection", ECCV 2022, whose last map only we replace by four.
