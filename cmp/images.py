@@ -436,6 +436,8 @@ def _has_all_scans(data: bytes) -> bool:
             missing = {component: [14] * 64 for component in content[6::3]}
         elif marker == 0xDA and content:
             count = content[0]
+            if len(content) < 4 + 2 * count:
+                return False  # the scan's header is cut
             first, last, bits = content[1 + 2 * count : 4 + 2 * count]
             for component in content[1 : 1 + 2 * count : 2]:
                 for number in range(first, min(last, 63) + 1):

@@ -253,6 +253,10 @@ def test_a_progressive_jpeg_without_its_last_scans_is_refused():
         for start in scans[1:]:
             with pytest.raises(ValueError, match="x cannot be read as an image: .*scans of a progressive JPEG"):
                 decode_image(data[:start] + b"\xff\xd9", "x")
+            for length in (3, 5):  # the header of a scan that is cut
+                cut = data[: start + 2] + struct.pack(">H", length) + data[start + 4 :]
+                with pytest.raises(ValueError, match="x cannot be read as an image"):
+                    decode_image(cut, "x")
 
 
 def test_a_jpeg_whose_second_half_never_arrived_is_refused_and_one_with_a_film_behind_it_is_read():
