@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from cmp.addresses import is_address, names_shards
+from cmp.starter import STARTER
 
 if TYPE_CHECKING:
     from data_prep.job import PrepareReport
@@ -157,6 +158,7 @@ def pretrain(
     device: str | None = None,
     precision: str | None = None,
     resume: bool | PathValue = False,
+    start_from: PathValue | None = None,
     track: str | None = None,
     cfg_options: Mapping[str, object] | None = None,
 ) -> Pretrained:
@@ -174,6 +176,7 @@ def pretrain(
         device: "cpu", "cuda" or "cuda:N"; None: a GPU where there is one.
         precision: "float32", "bfloat16" or "auto"; None: the recipe's.
         resume: True: go on from the newest checkpoint in `out`; a path: from that checkpoint.
+        start_from: a whole network, such as "starter", with whose weights a new run begins; None: drawn weights.
         track: "wandb" or "mlflow": send what is logged there too.
         cfg_options: dotted keys of the config to new values, such as {"train_dataloader.num_workers": 0}.
 
@@ -187,6 +190,7 @@ def pretrain(
     """
     from contextlib import ExitStack
 
+    from cmp.checkpoints import read_network_checkpoint
     from cmp.engine.processes import hold_work_dir, watch_processes
     from cmp.engine.resume import checkpoint_to_resume
     from cmp.engine.run import check_data, check_machine, on_device, train_run, training_config
@@ -194,7 +198,8 @@ def pretrain(
 
     paths = [pairs] if isinstance(pairs, str | PathLike) else list(pairs)
     local = [path for path in paths if not names_shards(path)]
-    check_paths(reads={"pairs": local, "val_data": val_data}, folders={"out": out})
+    started = None if start_from == STARTER else start_from
+    check_paths(reads={"pairs": local, "val_data": val_data, "start_from": started}, folders={"out": out})
     config, notes = training_config(
         recipe,
         data=paths,
@@ -208,6 +213,7 @@ def pretrain(
         track=track,
     )
     check_data(config, list(map(str, paths)))
+    start = None if start_from is None else read_network_checkpoint(start_from)
     asked = "auto" if resume is True else None if resume is False else str(resume)
     with ExitStack() as held:
         held.enter_context(on_device(device))
@@ -217,7 +223,7 @@ def pretrain(
         checkpoint = checkpoint_to_resume(asked, config.work_dir)
         for note in notes:
             print(note)
-        finished = train_run(config, resume_from=checkpoint)
+        finished = train_run(config, resume_from=checkpoint, start_from=start)
     newest = finished.last_checkpoint
     return Pretrained(
         Path(newest) if newest else None, finished.runner.iter, Path(config.work_dir), finished.stopped_by

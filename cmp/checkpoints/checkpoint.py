@@ -238,6 +238,18 @@ def read_checkpoint(path: str | PathLike, *, ema: bool = False) -> Checkpoint:
     return Checkpoint(file.path, _kind(state_dict, description), state_dict, description, meta, optimizer)
 
 
+def read_network_checkpoint(path: str | PathLike) -> Checkpoint:
+    """As `read_checkpoint`, for a file that must contain a whole network, ours or Zhan et al.'s.
+
+    Raises:
+        FileNotFoundError, ValueError: as `read_checkpoint`; or the file contains something else.
+    """
+    checkpoint = read_checkpoint(path)
+    if checkpoint.kind not in ("network", "peer"):
+        raise ValueError(f"{path} does not contain a whole network, got {sorted(checkpoint.state_dict)[:3]}")
+    return checkpoint
+
+
 def read_peer_checkpoint(path: str | PathLike) -> Checkpoint:
     """As `read_checkpoint`, for a file that must be a whole network of Zhan et al.
 

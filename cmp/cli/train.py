@@ -3,6 +3,7 @@
 Example:
     cmp-motion train r18_quickstart --data my_pairs --work-dir work_dirs/mine
     cmp-motion train r50_yfcc --data my_pairs --batch-size 8 --steps 20000
+    cmp-motion train r18_clips --data my_pairs --start-from starter --steps 4000
     cmp-motion train my_config.py --cfg-options model.decoder.shortcut=true
 
 CONFIG is a file, or the name of a recipe: r18_quickstart is configs/pretrain/cmp_r18_quickstart_1xb16_300.py.
@@ -32,6 +33,7 @@ from cmp.engine.stop_signals import STOPPED_STATUS, exit_at_stop_signals
 from cmp.files import check_paths
 from cmp.folder_lock import FolderInUse
 from cmp.interrupts import imports_can_be_interrupted, runs_a_command
+from cmp.starter import STARTER
 
 
 def parse_args(argv: Sequence[str] | None, prog: str) -> argparse.Namespace:
@@ -60,6 +62,12 @@ def parse_args(argv: Sequence[str] | None, prog: str) -> argparse.Namespace:
         metavar="PATH",
         help="go on from a checkpoint: without PATH from the newest in the work dir; with PATH from that one, in a "
         "work dir without newer ones",
+    )
+    parser.add_argument(
+        "--start-from",
+        metavar="CHECKPOINT",
+        help="begin with the weights of a whole network, such as starter (the network that comes with the package), "
+        "at step 0; with --resume only where there is no checkpoint yet",
     )
     parser.add_argument(
         "--steps", type=int, metavar="N", help="length instead of the config's; the schedule is rescaled to it"
@@ -106,6 +114,7 @@ def train(args: argparse.Namespace, prog: str, held: ExitStack) -> int:
     try:
         check_arguments(args)
         with imports_can_be_interrupted():
+            from cmp.checkpoints import read_network_checkpoint
             from cmp.engine.processes import hold_work_dir, join_processes, timeout_s, watch_processes
             from cmp.engine.run import check_data, check_machine, on_device, train_run, training_config
         config, notes = training_config(
@@ -124,6 +133,7 @@ def train(args: argparse.Namespace, prog: str, held: ExitStack) -> int:
             print(config.pretty_text)
             return 0
         check_data(config, args.data)
+        start = None if args.start_from is None else read_network_checkpoint(args.start_from)
         held.enter_context(on_device(args.device))
         check_machine(config)
         timeout_s(config)
@@ -137,7 +147,7 @@ def train(args: argparse.Namespace, prog: str, held: ExitStack) -> int:
         say(prog, error)
         return note_status(REFUSED_STATUS)
     try:
-        finished = train_run(config, resume_from=checkpoint)
+        finished = train_run(config, resume_from=checkpoint, start_from=start)
     except Exception as error:  # whatever the parts that a config names raise
         return report(error, prog, config.work_dir)
     runner = finished.runner
@@ -157,7 +167,10 @@ def check_arguments(args: argparse.Namespace) -> None:
     work_dir = args.work_dir or str(Path("work_dirs") / Path(args.config).stem)
     given = {name: [p for p in paths or () if not names_shards(p)]
              for name, paths in (("--data", args.data), ("--val-data", args.val_data))}  # fmt: skip
-    check_paths(reads={"CONFIG": args.config, **given}, folders={"--work-dir": work_dir})
+    start = None if args.start_from == STARTER else args.start_from
+    check_paths(reads={"CONFIG": args.config, **given, "--start-from": start}, folders={"--work-dir": work_dir})
+    if start is not None and not Path(start).is_file():
+        raise FileNotFoundError(f"--start-from: {start}: no such file")
     args.config = find_recipe(args.config)
     for name, paths in given.items():
         if missing := [path for path in paths if not Path(path).exists() and not args.print_config]:

@@ -18,7 +18,12 @@ FILE = "starts.jsonl"
 
 
 def record_start(
-    work_dir: str | PathLike, *, resumed_from: str | None, num_processes: int, loss: str | None = None
+    work_dir: str | PathLike,
+    *,
+    resumed_from: str | None,
+    num_processes: int,
+    loss: str | None = None,
+    started_from: str | None = None,
 ) -> dict:
     """Append one line about this start to `starts.jsonl` in the run's folder; a resumed run has several lines.
 
@@ -27,6 +32,7 @@ def record_start(
         resumed_from: the checkpoint that it goes on from.
         num_processes: of the run.
         loss: name of its loss, with the unit; None where nothing is trained.
+        started_from: the file whose weights it began with, at step 0; None where they were drawn.
 
     Returns:
         What was written: time (UTC), command, commit and whether the checkout differs from it (None where the code is
@@ -44,6 +50,8 @@ def record_start(
     )
     if loss is not None:
         start["loss"] = loss
+    if started_from is not None:
+        start["started_from"] = started_from
     Path(work_dir).mkdir(parents=True, exist_ok=True)
     with open(Path(work_dir) / FILE, "a") as file:
         file.write(json.dumps(start) + "\n")

@@ -4,7 +4,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import torch
 from mmengine.config import Config
@@ -19,7 +19,20 @@ from cmp.engine.provenance import record_start
 from cmp.engine.resume import last_checkpoint
 from cmp.engine.runner import ResumableRunner
 from cmp.engine.tracking import add_tracker
-from cmp.engine.trained_model import unwrapped, with_classes
+from cmp.engine.trained_model import unwrapped, with_classes, without_process_wrapper
+from cmp.weights import load_strictly
+
+
+class Weights(Protocol):
+    """The weights of a whole network, such as a `cmp.checkpoints.Checkpoint`."""
+
+    @property
+    def path(self) -> str:
+        """Their file, for messages and the run's record."""
+
+    @property
+    def state_dict(self) -> Mapping[str, torch.Tensor]:
+        """The weights under our keys."""
 
 
 class FinishedRun(NamedTuple):
@@ -209,23 +222,34 @@ def check_machine(config: Config) -> None:
         raise ValueError("sync_bn needs processes that share batches: start it by tools/dist_train.sh, also for one")
 
 
-def train_run(config: Config, *, resume_from: str | None) -> FinishedRun:
+def train_run(config: Config, *, resume_from: str | None, start_from: Weights | None = None) -> FinishedRun:
     """Train what a config describes to its end, or until a stop signal, and leave the other processes together.
 
     Args:
         config: complete, with its work_dir; `join_processes` was called where there are several.
         resume_from: the checkpoint to go on from; None starts anew.
+        start_from: what a run that starts anew begins with, instead of drawn weights.
 
     Raises:
+        ValueError: the weights of `start_from` do not fit the network.
         Whatever the parts that the config names raise; see `cmp.engine.errors`.
     """
     if resume_from:
         config.load_from, config.resume = resume_from, True
     runner = ResumableRunner.from_cfg(config)
+    if start_from is not None and not resume_from:
+        weights = {key: value.float() for key, value in start_from.state_dict.items()}
+        load_strictly(without_process_wrapper(runner.model), weights, source=start_from.path)
     start = {}
     if runner.rank == 0:
         loss = getattr(unwrapped(runner.model), "loss_unit", None)
-        start = record_start(runner.work_dir, resumed_from=resume_from, num_processes=runner.world_size, loss=loss)
+        start = record_start(
+            runner.work_dir,
+            resumed_from=resume_from,
+            started_from=start_from.path if start_from is not None and not resume_from else None,
+            num_processes=runner.world_size,
+            loss=loss,
+        )
         runner.logger.info(
             f"torch {start['torch']} on {start['device']}, {start['processes']} process(es), seed {runner.seed}; "
             f"the whole config, starts.jsonl, checkpoints and log are in {runner.work_dir}"

@@ -220,6 +220,35 @@ def test_a_checkpoint_of_another_network_is_refused(finished, pairs, tmp_path):
     assert "Traceback" not in process.stderr
 
 
+def test_a_run_can_begin_with_the_weights_of_a_file(finished, pairs, tmp_path):
+    """With a learning rate of 0 the weights stay as the file has them; only batch norm statistics move."""
+    source = finished / "iter_3.pth"
+    still = ["optim_wrapper.optimizer.lr=0", "optim_wrapper.optimizer.weight_decay=0"]
+    process = train(tmp_path, pairs, "--start-from", str(source), "--steps", "2", options=still)
+    assert process.returncode == 0, process.stderr[-3000:]
+    expected, found = (read_weight_file(path).content["state_dict"] for path in (source, tmp_path / "run/iter_2.pth"))
+    statistics = ("running_mean", "running_var", "num_batches_tracked")
+    weights = [key for key in expected if not key.endswith(statistics)]
+    assert len(weights) > 50 and all(torch.equal(found[key], expected[key]) for key in weights)
+    assert any(not torch.equal(found[key], expected[key]) for key in expected if key.endswith("running_mean"))
+    (line,) = (tmp_path / "run" / "starts.jsonl").read_text().splitlines()
+    assert json.loads(line)["started_from"] == str(source) and json.loads(line)["resumed_from"] is None
+    again = train(tmp_path, pairs, "--start-from", "starter", "--steps", "2", "--resume", options=still)
+    assert again.returncode == 0, again.stderr[-3000:]  # the checkpoint is resumed, the starter's weights are not used
+    assert "started_from" not in (tmp_path / "run" / "starts.jsonl").read_text().splitlines()[-1]
+
+
+def test_weights_of_another_network_or_none_are_refused_as_a_start(finished, pairs, tmp_path):
+    other = train(tmp_path, pairs, "--start-from", "starter")
+    assert other.returncode == 2 and "does not fit the network" in other.stderr and "Traceback" not in other.stderr
+    assert not list(tmp_path.glob("run/iter_*"))
+    missing = train(tmp_path, pairs, "--start-from", "none.pth")
+    assert missing.returncode == 2 and missing.stderr.strip() == "train.py: --start-from: none.pth: no such file"
+    torch.save({"state_dict": {"layer.weight": torch.zeros(2)}}, tmp_path / "layer.pth")
+    partial = train(tmp_path, pairs, "--start-from", "layer.pth")
+    assert partial.returncode == 2 and "layer.pth does not contain a whole network" in partial.stderr
+
+
 def test_two_processes_share_the_pairs_and_judge_each_held_out_pair_once(pairs, tmp_path):
     process = train(tmp_path, pairs, num_procs=2, options=["val_dataloader.batch_size=1"])
     assert process.returncode == 0, process.stderr[-3000:]
