@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import fsspec
@@ -45,9 +45,9 @@ def open_address(address: str) -> tuple[fsspec.AbstractFileSystem, str]:
         raise ValueError(f"{address}: {error}") from error
 
 
-def network_errors() -> tuple[type[Exception], ...]:
-    """What file systems raise where a network or a server fails, besides OSError."""
-    found: list[Any] = [OSError, TimeoutError]
+def network_errors(*others: type[Exception]) -> tuple[type[Exception], ...]:
+    """What file systems raise where a network or a server fails, and the given others."""
+    found: list[type[Exception]] = [OSError, TimeoutError, *others]
     try:
         from aiohttp import ClientError
 

@@ -2,6 +2,7 @@
 
 from os import PathLike
 from pathlib import Path
+from typing import Any
 
 import torch
 import yaml
@@ -98,7 +99,7 @@ def _read_module_config(path: Path) -> dict:
         raise ValueError(f"{path} is not a config of Zhan et al.: there is no model.module in it") from error
     if missing:
         raise ValueError(f"{path} is not a config of Zhan et al.: model.module lacks {missing}")
-    wanted = {"image_encoder": str, "flow_decoder": str, "nbins": int, "fmax": (int, float)}
+    wanted: dict[str, Any] = {"image_encoder": str, "flow_decoder": str, "nbins": int, "fmax": (int, float)}
     for key, kind in wanted.items():
         if not isinstance(module[key], kind) or isinstance(module[key], bool):
             raise ValueError(f"{path}: model.module.{key} must be {'text' if kind is str else 'a number'}")

@@ -263,27 +263,27 @@ def check_paths(
         ValueError: an output is an input, two outputs are one file, or a path is an address.
         FileNotFoundError, IsADirectoryError, OSError: an output file has no folder, is a folder, or is not a file.
     """
-    reads, writes, folders = (
+    read, written, made = (
         [(name, path) for name, value in group.items() for path in _paths(value)] for group in (reads, writes, folders)
     )
-    whole = [(name, path) for name, path in reads if path.is_dir() and name not in may_lie_in]
-    for name, path in (*reads, *writes, *folders):
+    whole = [(name, path) for name, path in read if path.is_dir() and name not in may_lie_in]
+    for name, path in (*read, *written, *made):
         if advice := how_to_get(path):
-            if (name, path) not in reads:
+            if (name, path) not in read:
                 advice = "write to a local path and copy the result"
             raise ValueError(f"{path}: {name} must be a local path, got an address; {advice}")
-    for number, (name, path) in enumerate(writes):
+    for number, (name, path) in enumerate(written):
         check_writable(path)
-        for other, earlier in writes[:number]:
+        for other, earlier in written[:number]:
             if _same(path, earlier):
                 raise ValueError(f"{path}: {other} and {name} must be two files; choose another name for one of them")
-        for other, source in reads:
+        for other, source in read:
             if _same(path, source):
                 raise ValueError(f"{path}: {name} would overwrite {other}, which is read; choose another {name}")
         for other, source in whole:
             if _inside(path, source):
                 raise ValueError(f"{path}: {name} lies in {other} ({source}), which is read; choose another {name}")
-    for name, path in folders:
+    for name, path in made:
         existing = next(folder for folder in (path, *path.absolute().parents) if os.path.lexists(folder))
         if not existing.is_dir():
             raise NotADirectoryError(f"{path}: {name} must be a folder, but {existing} is not one")

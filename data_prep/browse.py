@@ -167,7 +167,7 @@ def _check_description(meta: Mapping, place: str) -> None:
     """Raise ValueError, naming `place`, where the description of a sample lacks what the page shows."""
 
     def is_number(value: Any) -> bool:
-        return isinstance(value, Real) and not isinstance(value, bool) and abs(value) <= MAX_NUMBER
+        return isinstance(value, Real) and not isinstance(value, bool) and abs(float(value)) <= MAX_NUMBER
 
     def has(name: str, key: str, test: Any) -> bool:
         part = meta.get(name)
@@ -295,7 +295,9 @@ def _gallery(
     store: PairStore, dataset: PropagationDataset | None, positions: Sequence[int], problems: list[str]
 ) -> Iterator[dict]:
     """Images and a line of text for each of these kept pairs."""
-    for position in positions if dataset is not None else ():
+    if dataset is None:
+        return
+    for position in positions:
         with _left_out(store, position, problems):
             sample = store.read(position)
             meta = sample.meta
@@ -332,7 +334,7 @@ def _rejected_gallery(
                 _check_description(sample.meta, store.place_of(position, "json"))
                 row = rows[position]
                 images = [shown_image(sample.first, "first frame"), shown_flow(sample.flow, "flow")]
-                if with_second:
+                if sample.second is not None:
                     images.insert(1, shown_image(sample.second, "second frame"))
                 yield {
                     "images": images,
@@ -352,9 +354,8 @@ def _points_per_crop(store: PairStore, problems: list[str]) -> list[list[str]]:
                 crops.append(crop_of_pair(store, position, short_side_px=short_side_px, size_px=size_px))
         if not crops:
             continue
-        how = dict(nms_kernel=kernel, grid_stride_px=stride_px)
-        counts = count_points(crops, **how)
-        wanted = fit_sampling(crops, PUBLISHED_POINTS, **how)
+        counts = count_points(crops, nms_kernel=kernel, grid_stride_px=stride_px)
+        wanted = fit_sampling(crops, PUBLISHED_POINTS, nms_kernel=kernel, grid_stride_px=stride_px)
         found = f"K {wanted.nms_kernel}, G {wanted.grid_stride_px} ({wanted.mean_points:.1f})"
         shares = f"{counts.grid.mean():.1f} + {counts.watershed.mean():.1f}"
         rows.append(

@@ -90,7 +90,11 @@ def kept_and_dropped(decided: Sequence[Mapping]) -> dict:
     if not kept:
         reasons = Counter(row["reasons"][0] for row in dropped)
         text = "dropped: " + ", ".join(f"{count} {reason}" for reason, count in sorted(reasons.items()))
-        outcome = {"status": "skipped", "reason": f"all_{max(sorted(reasons), key=reasons.get)}", "detail": text}
+        outcome = {
+            "status": "skipped",
+            "reason": f"all_{max(sorted(reasons), key=lambda reason: reasons[reason])}",
+            "detail": text,
+        }
     return {**outcome, "samples": kept, "dropped": dropped}
 
 

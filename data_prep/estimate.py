@@ -15,6 +15,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -99,10 +100,10 @@ def estimate_folder(
     if not sources:
         raise ValueError(nothing_found(str(video_dir)))
     num_workers = num_workers or available_cores()
-    options = {"num_workers": num_workers, "initialize": initialize_worker}
-    tasks = [(str(video_dir), source, settings) for source in sources]
+    options: dict[str, Any] = {"num_workers": num_workers, "initialize": initialize_worker}
+    headers_of = [(str(video_dir), source, settings) for source in sources]
     executor = LocalExecutor(read_header, stall_s=_HEADER_S, tasks_per_worker=_HEADERS_PER_WORKER, **options)
-    headers = _results(executor, tasks, None, "headers", show_progress)
+    headers = _results(executor, headers_of, None, "headers", show_progress)
     readable = [(source, *header) for source, header in zip(sources, headers) if header]
     if not readable:
         raise ValueError(f"{video_dir}: contains no video whose header gives a length and a size")

@@ -164,7 +164,7 @@ class LocalExecutor:
         return None
 
     def _ready(self) -> list[_Worker]:
-        handles = {}
+        handles: dict[Any, _Worker] = {}
         ends = []
         for worker in self._workers:
             handles[worker.connection] = handles[worker.process.sentinel] = worker
@@ -312,7 +312,9 @@ def _die_with(parent: int) -> None:
             os._exit(1)
 
     def watch() -> None:
-        wait([multiprocessing.parent_process().sentinel])
+        process = multiprocessing.parent_process()
+        if process is not None:  # else it is gone already
+            wait([process.sentinel])
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()

@@ -10,6 +10,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import av
 import cv2
@@ -247,9 +248,10 @@ def _is_done(
         shard = shard_path(store, source.video_id)
         if not shard.is_file() or shard.stat().st_size != record["shard"]["bytes"]:
             return False
-    if now[source.video_id] is None:
+    fingerprint = now[source.video_id]
+    if fingerprint is None:
         return True  # doing it again could only lose its pairs
-    return record["source"] == {"path": source.path, "kind": source.kind, **now[source.video_id]}
+    return record["source"] == {"path": source.path, "kind": source.kind, **fingerprint}
 
 
 def _run(
@@ -299,7 +301,7 @@ def _run(
 def _create_executor(
     video_dir: str | os.PathLike, out_dir: Path, limits: _Limits, on_progress: Callable[[int], None]
 ) -> LocalExecutor | RayExecutor:
-    options = {
+    options: dict[str, Any] = {
         "num_workers": limits.num_workers,
         "initialize": initialize_worker,
         "stall_s": limits.stall_s,
@@ -335,7 +337,8 @@ def _next_try(task: VideoTask, outcome: Outcome) -> VideoTask | None:
 
 
 def limit_to_open(task: VideoTask) -> float:
-    """Seconds that a video may take before its length is known; see `LocalExecutor`."""
+    """Seconds that a video with a deadline may take before its length is known; see `LocalExecutor`."""
+    assert task.deadline is not None
     try:
         num_bytes = os.stat(os.path.join(task.video_dir, task.source.path)).st_size
     except OSError:

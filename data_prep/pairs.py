@@ -55,7 +55,7 @@ def choose_pairs(
         # The first frame at or after each multiple of the stride; tolerance against stamps rounded down by containers.
         marks = np.arange(0, (times_s[first[-1]] if len(first) else -1) + 1e-6, stride_s)
         chosen = np.unique(np.searchsorted(times_s[first] + 1e-6, marks))
-    elif len(first) <= pairs_per_video:
+    elif pairs_per_video is None or len(first) <= pairs_per_video:
         chosen = np.arange(len(first))
     else:  # the middles of equal parts
         chosen = (2 * np.arange(pairs_per_video) + 1) * len(first) // (2 * pairs_per_video)

@@ -166,7 +166,7 @@ def score_pair(
         "residual_before": before,
         "residual_after": after,
         "inconsistent": inconsistent,
-        "camera_share": np.count_nonzero(by_camera) / max(1, np.count_nonzero(moving)),
+        "camera_share": np.count_nonzero(by_camera) / max(1, int(np.count_nonzero(moving))),
         "camera_residual_px": camera_off.mean(),
     }
     return {name: round(float(value), _DIGITS) for name, value in scores.items()}

@@ -211,6 +211,11 @@ class _Child:
 _child: _Child | None = None
 
 
+def _hear(value: int) -> None:
+    if _child is not None:
+        _child.hear(value)
+
+
 def _run_task(job: tuple, task: Any) -> tuple[Outcome, int]:
     """Run a task in the child process; returns its outcome and the sum of what it reported. Runs in a Ray worker."""
     global _child
@@ -221,7 +226,7 @@ def _run_task(job: tuple, task: Any) -> tuple[Outcome, int]:
     if _child is None or _child.key != key:
         if _child is not None:
             _child.executor.close()
-        executor = LocalExecutor(function, num_workers=1, on_progress=lambda value: _child.hear(value), **options)
+        executor = LocalExecutor(function, num_workers=1, on_progress=_hear, **options)
         _child = _Child(key, executor)
     _child.reported = 0
     try:

@@ -138,7 +138,7 @@ class RemoteStore:
         try:
             self._system.makedirs(place.rpartition("/")[0], exist_ok=True)
             self._system.put_file(str(local), place)
-        except (*network_errors(), NotImplementedError) as error:
+        except network_errors(NotImplementedError) as error:
             raise StoreWriteError(
                 f"{self.address}/{name}: cannot be written ({error or type(error).__name__})"
             ) from error

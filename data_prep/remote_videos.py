@@ -90,7 +90,7 @@ class RemoteVideos:
         except DownloadError:
             path.unlink(missing_ok=True)
             raise
-        except (*network_errors(), ValueError) as error:  # fsspec: ValueError for a server that knows no size
+        except network_errors(ValueError) as error:  # fsspec: ValueError for a server that knows no size
             path.unlink(missing_ok=True)
             raise DownloadError("download", f"{error or type(error).__name__}") from error
         return count

@@ -1,6 +1,7 @@
 """The interface that every baseline gives to the trainer, and the scaling of frames to 0..1."""
 
 from abc import abstractmethod
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,13 +16,14 @@ class Baseline(BaseModel):
     there.
 
     A batch is the dict of tensors that the dataset returns. Its keys are arguments of `loss`, `measure` and
-    `pictures`, which accept the keys they do not use as `**_`.
-
-    Attributes:
-        loss_unit: what the loss that is minimized is, with its unit: the label of its curve.
+    `pictures`, which accept the keys they do not use as `**_`. Here they have `*_: Any, **batch: Any`, which a type
+    checker lets a subclass replace by any arguments.
     """
 
-    loss_unit: str
+    @property
+    @abstractmethod
+    def loss_unit(self) -> str:
+        """What the loss that is minimized is, with its unit: the label of its curve."""
 
     def forward(self, mode: str = "loss", **batch) -> dict[str, torch.Tensor]:
         """Return `loss` of a batch, or `measure` of it if mode is "predict".
@@ -36,18 +38,18 @@ class Baseline(BaseModel):
         raise ValueError(f"mode must be 'loss' or 'predict', got {mode!r}")
 
     @abstractmethod
-    def loss(self, **batch: torch.Tensor) -> dict[str, torch.Tensor]:
+    def loss(self, *_: Any, **batch: Any) -> dict[str, torch.Tensor]:
         """Compute the training loss: scalars. Those with "loss" in their names are summed and minimized.
 
         The others are only logged.
         """
 
     @abstractmethod
-    def measure(self, **batch: torch.Tensor) -> dict[str, torch.Tensor]:
+    def measure(self, *_: Any, **batch: Any) -> dict[str, torch.Tensor]:
         """Evaluate each sample: (B,) per measure, NaN for samples on which the measure is not defined."""
 
     @abstractmethod
-    def pictures(self, **batch: torch.Tensor) -> dict[str, np.ndarray]:
+    def pictures(self, *_: Any, **batch: Any) -> dict[str, np.ndarray]:
         """Draw a batch for a person to look at, by a function of `cmp.baselines.drawing`.
 
         Returns:

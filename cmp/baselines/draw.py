@@ -4,6 +4,7 @@ Legend: B batch, C channels, H W image pixels, T strokes.
 """
 
 from math import prod
+from typing import Any
 
 import numpy as np
 import torch
@@ -49,7 +50,9 @@ class DRAW(Baseline):
         super().__init__()
         if min(strokes, hidden, latent) < 1:
             raise ValueError(f"strokes, hidden and latent must be at least 1, got {strokes}, {hidden} and {latent}")
-        self._arguments = dict(image_shape=list(image_shape), strokes=strokes, hidden=hidden, latent=latent)
+        self._arguments: dict[str, Any] = dict(
+            image_shape=list(image_shape), strokes=strokes, hidden=hidden, latent=latent
+        )
         self._arguments |= dict(read_size=read_size, write_size=write_size)
         self.image_shape, self.strokes, self.latent = tuple(image_shape), strokes, latent
         self.read_size, self.write_size = read_size, write_size
@@ -142,12 +145,12 @@ class DRAW(Baseline):
         return (states[0], states[1]), (states[2], states[3]), self.first_canvas.expand(batch, *self.image_shape)
 
     def _window(self, layer: nn.Linear | None, size: int | None, hidden: torch.Tensor) -> Window | None:
-        return None if layer is None else window_from(layer(hidden), size, *self.image_shape[1:])
+        return None if layer is None or size is None else window_from(layer(hidden), size, *self.image_shape[1:])
 
     def _read(self, image: torch.Tensor, error: torch.Tensor, hidden: torch.Tensor) -> torch.Tensor:
         both = torch.cat((image, error), dim=1)
-        window = self._window(self.read_window, self.read_size, hidden)
-        return (both if window is None else window.read(both, self.read_size)).flatten(1)
+        window, size = self._window(self.read_window, self.read_size, hidden), self.read_size
+        return (both if window is None or size is None else window.read(both, size)).flatten(1)
 
     def _write(self, hidden: torch.Tensor) -> torch.Tensor:
         patch = self.patch(hidden)

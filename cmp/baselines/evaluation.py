@@ -54,7 +54,8 @@ class BaselinePictures(Hook):
     """
 
     def __init__(self, max_samples: int = 8, fps: float = 5.0) -> None:
-        self.max_samples, self.fps, self.batch = max_samples, fps, None
+        self.max_samples, self.fps = max_samples, fps
+        self.batch: dict | None = None
 
     def before_val_epoch(self, runner: Runner) -> None:
         self.batch = None

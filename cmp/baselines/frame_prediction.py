@@ -5,6 +5,7 @@ Legend: B batch, T frames, H W pixels. Frames have values -1..1 inside a model, 
 
 from abc import abstractmethod
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
@@ -76,7 +77,9 @@ class FramePredictor(Baseline):
             )
         self.given, self.trained = given, trained
         self.gdl_weight, self.gdl_exponent = gdl_weight, gdl_exponent
-        self._arguments = dict(given=given, trained=trained, gdl_weight=gdl_weight, gdl_exponent=gdl_exponent)
+        self._arguments: dict[str, Any] = dict(
+            given=given, trained=trained, gdl_weight=gdl_weight, gdl_exponent=gdl_exponent
+        )
 
     @property
     def loss_unit(self) -> str:

@@ -5,6 +5,7 @@ Legend: B batch, T frames, H W frame pixels.
 
 from collections.abc import Mapping
 from math import log, pi
+from typing import Any
 
 import numpy as np
 import torch
@@ -47,7 +48,9 @@ class FrameVAE(Baseline):
             raise ValueError(f"size_px must be {GRID} times a power of two, got {size_px}")
         if min(latent, width) < 1:
             raise ValueError(f"latent and width must be at least 1, got {latent} and {width}")
-        self._description = dict(size_px=size_px, latent=latent, width=width) | describe_image_encoder(image_encoder)
+        self._description: dict[str, Any] = dict(size_px=size_px, latent=latent, width=width) | describe_image_encoder(
+            image_encoder
+        )
         self.size_px, self.latent = size_px, latent
         self.image_encoder = build_image_encoder(image_encoder)
         self.posterior = nn.Linear(self.image_encoder.channels["top"] * GRID**2, 2 * latent)

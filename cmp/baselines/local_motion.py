@@ -5,6 +5,7 @@ encoder), r the largest shift in cells, K = (2r + 1)^2 shifts, row by row: y slo
 """
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import torch
@@ -70,7 +71,7 @@ class LocalMotion(Baseline):
             )
         if image_encoder is not None and image_channels != 3:
             raise ValueError(f"an image encoder reads 3 channels, got image_channels={image_channels}")
-        self._description = dict(
+        self._description: dict[str, Any] = dict(
             max_shift=max_shift, image_channels=image_channels, width=width, levels=levels, supervised=supervised
         )
         self._description |= dict(two_sided=two_sided, disappear=disappear)
@@ -80,7 +81,7 @@ class LocalMotion(Baseline):
         self.num_shifts = (2 * max_shift + 1) ** 2
 
         self.image_encoder = None if image_encoder is None else build_image_encoder(image_encoder)
-        inputs = image_channels if image_encoder is None else self.image_encoder.channels["top"]
+        inputs = image_channels if self.image_encoder is None else self.image_encoder.channels["top"]
         self.unet = UNet(2 * inputs, width, levels)
         outputs = self.num_shifts + (disappear == "class")
         self.motion_head = nn.Conv2d(self.unet.out_channels, outputs, 3, padding=1)

@@ -3,6 +3,8 @@
 Legend: B batch, C colors, L values of a color, H W pixels.
 """
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -32,7 +34,7 @@ class PixelDecoder(nn.Module):
     ) -> None:
         super().__init__()
         self.colors, self.levels = colors, levels
-        masked = dict(mask="B", colors=colors)
+        masked: dict[str, Any] = dict(mask="B", colors=colors)
         self.look = MaskedConv2d(colors, 2 * channels, first_kernel, mask="A", colors=colors)
         self.context = nn.Conv2d(context_channels, 2 * channels, 1)
         self.blocks = nn.ModuleList(ResidualMultiplicativeBlock(channels, **masked) for _ in range(blocks))

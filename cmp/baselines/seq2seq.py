@@ -114,14 +114,14 @@ class ConvLSTMSeq2Seq(FramePredictor):
         if frames.shape[3] % 4 or frames.shape[4] % 4:
             raise ValueError(f"sides must be multiples of 4 px, got {tuple(frames.shape[3:])}")
         *read, last = self.encode(frames.flatten(0, 1)).unflatten(0, frames.shape[:2]).unbind(1)
-        states = [None] * (1 + len(self.readers_above))
+        states: list = [None] * (1 + len(self.readers_above))
         for features in read:
             states = _step((self.reader, *self.readers_above), features, states)
         states = _step((self.writer, *self.writers_above), last, states)
         predicted = [self.decoder(states[-1][0]).tanh()]
         while len(predicted) < count:
             fed = predicted[-1]
-            if true_share > 0:
+            if true_share > 0 and truth is not None:
                 true = torch.rand(len(fed), 1, 1, 1, device=fed.device) < true_share
                 fed = torch.where(true, truth[:, len(predicted) - 1].to(fed.dtype), fed)
             states = _step((self.writer, *self.writers_above), self.encode(fed), states)

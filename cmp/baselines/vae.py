@@ -1,6 +1,7 @@
 """Variational autoencoder of images with one hidden layer on each side."""
 
 from math import log, pi, prod
+from typing import Any
 
 import numpy as np
 import torch
@@ -57,7 +58,7 @@ class VAE(Baseline):
                 "importance_draws must be at least 0, gray_levels at least 2 or None, "
                 f"got {importance_draws} and {gray_levels}"
             )
-        self._arguments = dict(
+        self._arguments: dict[str, Any] = dict(
             image_shape=list(image_shape), latent=latent, hidden=hidden, likelihood=likelihood, init_std=init_std
         )
         self._arguments |= dict(gray_levels=gray_levels, importance_draws=importance_draws)

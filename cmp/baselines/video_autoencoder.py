@@ -4,6 +4,7 @@ Legend: B batch, T frames, C channels, H W pixels, h w cells of the feature map.
 """
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import torch
@@ -84,14 +85,15 @@ class VideoAutoencoder(Baseline):
             )
         if image_encoder is not None and image_channels != 3:
             raise ValueError(f"an image encoder reads 3 channels, got image_channels={image_channels}")
-        self._description = dict(image_channels=image_channels, feature_channels=feature_channels)
+        self._description: dict[str, Any] = dict(image_channels=image_channels, feature_channels=feature_channels)
         self._description |= dict(hidden_channels=hidden_channels, kernel=kernel, flow_kernel=flow_kernel, error=error)
         self._description |= dict(smoothness=smoothness, smoothness_threshold=smoothness_threshold)
         self._description |= dict(given=given, trained=trained)
         self.given, self.trained = given, trained
         self.error, self.smoothness, self.smoothness_threshold = error, smoothness, smoothness_threshold
 
-        self.image_encoder = self.spatial_encoder = None
+        self.image_encoder: Any = None
+        self.spatial_encoder: nn.Module | None = None
         if image_encoder is None:
             conv = nn.Conv2d(image_channels, feature_channels, kernel, padding=kernel // 2)
             self.spatial_encoder = nn.Sequential(conv, nn.Tanh(), nn.MaxPool2d(2))
@@ -203,12 +205,12 @@ class VideoAutoencoder(Baseline):
         if frames.shape[3] % self.stride or frames.shape[4] % self.stride:
             raise ValueError(f"sides must be multiples of {self.stride} px, got {tuple(frames.shape[3:])}")
         images = frames.flatten(0, 1)
-        if self.image_encoder is None:
+        if self.spatial_encoder is not None:
             features = self.spatial_encoder(images)
         else:
             features = self.image_encoder(normalize_frames(255 * images)).top
         features = features.unflatten(0, frames.shape[:2])
-        state = None
+        state: Any = None
         for feature in features.unbind(1):
             state = self.memory(feature, state)
         flow = self.flow_head(state[0]).float()

@@ -4,6 +4,7 @@ Legend: B batch, T frames, G given frames, C colors, H W pixels.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -57,7 +58,9 @@ class VideoPixelNetwork(Baseline):
             raise ValueError(
                 f"levels must be at least 2, given and sampled at least 1, got {levels}, {given}, {sampled}"
             )
-        self._arguments = dict(colors=colors, levels=levels, given=given, channels=channels, memory=memory)
+        self._arguments: dict[str, Any] = dict(
+            colors=colors, levels=levels, given=given, channels=channels, memory=memory
+        )
         self._arguments |= dict(decoder_blocks=decoder_blocks, memory_kernel=memory_kernel, sampled=sampled)
         self._arguments |= dict(encoder_dilations=list(encoder_dilations))
         self.levels, self.given, self.sampled = levels, given, sampled
@@ -119,7 +122,7 @@ class VideoPixelNetwork(Baseline):
             cached: see `PixelDecoder.sample`.
         """
         clip = list(self.as_levels(frames).unbind(dim=1))
-        state = None
+        state: Any = None
         for frame in clip:
             state = self.memory(self.encoder(frame), state)
         for _ in range(count):

@@ -5,6 +5,7 @@ Legend: B batch, H W pixels, C channels of a map. Frames have values -1..1 insid
 
 from collections.abc import Sequence
 from math import prod
+from typing import Any
 
 import numpy as np
 import torch
@@ -94,7 +95,9 @@ class VisualDynamics(Baseline):
             raise ValueError(f"want one pooling for each width, got {list(motion_pools)} for {list(motion_widths)}")
         if min(latent, stored) < 1:
             raise ValueError(f"latent and stored must be at least 1, got {latent} and {stored}")
-        self._arguments = dict(latent=latent, beta=beta, maps=maps, kernel_width=kernel_width, stored=stored)
+        self._arguments: dict[str, Any] = dict(
+            latent=latent, beta=beta, maps=maps, kernel_width=kernel_width, stored=stored
+        )
         self._arguments |= dict(motion_widths=list(motion_widths), motion_pools=list(motion_pools))
         self._arguments |= dict(image_widths=list(image_widths), decoder_width=decoder_width)
         self._arguments |= dict(kind=kind, motion_input=self.motion_input)
@@ -182,10 +185,9 @@ class VisualDynamics(Baseline):
         own = self.difference(image, mean, maps)
         out = {"error": error(own), "copy_error": error(torch.zeros_like(image))}
         if not self.priors:
-            shapes = (
-                {} if axis_xy is None else shape_motions(image, (image + own)[None], axis_xy, int(max_shift_px.max()))
-            )
-            return out | shapes
+            if axis_xy is not None and max_shift_px is not None:
+                out |= shape_motions(image, (image + own)[None], axis_xy, int(max_shift_px.max()))
+            return out
         out["kl"] = gaussian_kl(mean, log_variance)
         generator = torch.Generator(image.device).manual_seed(0)
         for prior in PRIORS:
@@ -196,7 +198,7 @@ class VisualDynamics(Baseline):
             errors = torch.stack([error(future) for future in futures])
             out[f"{prior}_best"], out[f"{prior}_mean"] = errors.amin(0), errors.mean(0)
             out[f"{prior}_spread"] = (futures - futures.mean(0)).square().mean((0, 2, 3, 4))
-            if axis_xy is not None:
+            if axis_xy is not None and max_shift_px is not None:
                 shapes = shape_motions(image, image + futures, axis_xy, int(max_shift_px.max()))
                 unknown = futures.isnan().any()
                 out |= {f"{prior}_{name}": v.masked_fill(unknown, torch.nan) for name, v in shapes.items()}
@@ -247,7 +249,7 @@ class VisualDynamics(Baseline):
                 f"sides must be at least {self.min_side_px} px for motion_pools, got {tuple(image.shape[2:])}"
             )
         if self.motion_input is None:
-            read = (image,)
+            read: tuple[torch.Tensor, ...] = (image,)
         elif self.motion_input == "frames":
             read = (image, after)
         else:

@@ -231,11 +231,11 @@ def read_checkpoint(path: str | PathLike, *, ema: bool = False) -> Checkpoint:
     if is_peer_state_dict(state_dict):
         meta = {"iter": _step(file.path, file.content.get("step"))}
         return Checkpoint(file.path, "peer", _from_peer_keys(file.path, state_dict), {}, meta, optimizer)
-    meta = file.meta
-    if file.metadata and "cmp" in meta:  # a safetensors file has it as text
-        meta["cmp"] = parse_json(meta["cmp"], source=f"{path}: the description of its network")
-    description = _description(file, meta)
-    return Checkpoint(file.path, _kind(state_dict, description), state_dict, description, meta, optimizer)
+    stated = file.meta
+    if file.metadata and "cmp" in stated:  # a safetensors file has it as text
+        stated["cmp"] = parse_json(stated["cmp"], source=f"{path}: the description of its network")
+    description = _description(file, stated)
+    return Checkpoint(file.path, _kind(state_dict, description), state_dict, description, stated, optimizer)
 
 
 def read_network_checkpoint(path: str | PathLike) -> Checkpoint:

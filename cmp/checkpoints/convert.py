@@ -8,6 +8,7 @@ import json
 from collections.abc import Mapping
 from os import PathLike
 from pathlib import Path
+from typing import Any
 
 import safetensors.torch
 import torch
@@ -89,6 +90,7 @@ def convert_checkpoint(
         with staging_folder(out) as folder:
             unproven = folder / out.name
             write_peer_checkpoint(unproven, state_dict, step=step or 0, optimizer=checkpoint.optimizer)
+            assert network is not None  # an image encoder alone was refused above
             _prove_same_network(unproven, network, source)
             move_into_place(unproven, out)
         return f"{what}, {len(state_dict)} tensors, in the layout of Zhan et al."
@@ -146,7 +148,7 @@ def _encoder_state_dict(checkpoint: Checkpoint) -> dict[str, torch.Tensor]:
 
 def _meta(checkpoint: Checkpoint, network: CMP | None, step: int | None) -> dict:
     """What our layout states about the weights."""
-    meta = {}
+    meta: dict[str, Any] = {}
     if network is not None:
         meta["cmp"] = network.describe()
         if checkpoint.short_side_px:

@@ -50,7 +50,8 @@ def build_peer_network(
             f"below 100 and {2 * MAX_BINS} logits are built"
         )
     if len(head) == 2:
-        quantizer, loss = dict(type=DirectFlow), dict(type=RegressionLoss)
+        quantizer: dict = dict(type=DirectFlow)
+        loss: dict = dict(type=RegressionLoss)
     else:
         quantizer = dict(type=FlowQuantizer, num_bins=len(head) // 2, max_flow_px=max_flow_px)
         loss = dict(type=DiscreteLoss)

@@ -99,8 +99,8 @@ def find_in_list(path: str | os.PathLike, names: Sequence[Sequence[str]]) -> lis
         raise ValueError(f"{path}: names nothing: every line is empty or a comment")
     readings = [_readings(lines[index]) for index in range(len(lines))]
     matches: dict[tuple[str, ...], set[int]] = {parts: set() for several in readings for parts in several}
-    for number, several in enumerate(names):
-        for parts in map(_parts, several):
+    for number, own in enumerate(names):
+        for parts in map(_parts, own):
             for start in range(len(parts)):
                 if parts[start:] in matches:
                     matches[parts[start:]].add(number)

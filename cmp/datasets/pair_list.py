@@ -59,8 +59,8 @@ class PairList:
 
     def __getitem__(self, index: int) -> ListedPair:
         """The files that one line names."""
-        first, second, *flow = (self.root / entry for entry in self._entries(index))
-        return ListedPair(first, second, flow[0] if len(flow) == 1 else tuple(flow))
+        first, second, flow, *flow_y = (self.root / entry for entry in self._entries(index))
+        return ListedPair(first, second, (flow, flow_y[0]) if flow_y else flow)
 
     @property
     def pair_videos(self) -> Sequence[str]:

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Mapping, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import cv2
 import numpy as np
@@ -24,7 +24,9 @@ class PairSource(Protocol):
     and `check_files(indices)`, which raises FileNotFoundError if files of these pairs are missing.
     """
 
-    pair_videos: Sequence[str]  # the video of every pair, in order
+    @property
+    def pair_videos(self) -> Sequence[str]:
+        """The video of every pair, in order."""
 
     def __len__(self) -> int: ...
 
@@ -108,7 +110,7 @@ class PropagationDataset(torch.utils.data.Dataset):
         self.source = DATASETS.build(source) if isinstance(source, dict) else source
         self.transforms = [TRANSFORMS.build(t) if isinstance(t, dict) else t for t in transforms]
         self._decodes_windows = bool(self.transforms) and isinstance(self.transforms[0], ResizedCrop)
-        self.sampling = (
+        self.sampling: dict[str, Any] | None = (
             None
             if strategies is None
             else dict(
@@ -175,7 +177,7 @@ class PropagationDataset(torch.utils.data.Dataset):
         pair, rng = self._transformed(position, epoch)
         sample = dict(
             image=torch.from_numpy(_channels_first(pair.image)),
-            flow=torch.from_numpy(np.ascontiguousarray(pair.flow.transpose(2, 0, 1))),
+            flow=torch.from_numpy(np.ascontiguousarray(np.asarray(pair.flow).transpose(2, 0, 1))),
             valid=torch.from_numpy(np.ascontiguousarray(pair.valid[None])),
             index=position,
             video=os.fsdecode(bytes(self.video_names[self.video_ids[index]])),
@@ -190,18 +192,19 @@ class PropagationDataset(torch.utils.data.Dataset):
             if self.sets_per_image == 1:
                 drawn = self._draw_guidance(pair, rng)
             else:
-                sets = [self._draw_guidance(pair, rng) for _ in range(self.sets_per_image)]
-                drawn = tuple(np.stack(arrays) for arrays in zip(*sets))
+                guidance, masks = zip(*(self._draw_guidance(pair, rng) for _ in range(self.sets_per_image)))
+                drawn = np.stack(guidance), np.stack(masks)
             sample["guidance"], sample["mask"] = map(torch.from_numpy, drawn)
         return sample
 
     def _draw_guidance(self, pair: FlowPair, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         """One set of points: (2, H, W) float32 guidance, px, and (1, H, W) float32 mask."""
-        points_yx = sample_guidance(pair.flow, rng=rng, **self.sampling)
+        flow = np.asarray(pair.flow)
+        points_yx = sample_guidance(flow, rng=rng, **(self.sampling or {}))
         points_yx = points_yx[pair.valid[points_yx[:, 0], points_yx[:, 1]]]  # elsewhere the zero would be invented
         if self.point_counts is not None:  # they are in random order
             points_yx = points_yx[: self.point_counts[rng.integers(len(self.point_counts))]]
-        return guidance_tensors(pair.flow, points_yx)
+        return guidance_tensors(flow, points_yx)
 
     def _transformed(self, position: int, epoch: int) -> tuple[FlowPair, np.random.Generator]:
         """The pair at a position of the source after all transforms, and the generator for what is drawn next."""

@@ -109,7 +109,7 @@ def to_stream(settings: MutableMapping, names: Sequence[str]) -> None:
 class _CurrentPair:
     """A source of one pair, which is exchanged between two reads."""
 
-    pair_videos = ("stream",)
+    pair_videos: Sequence[str] = ("stream",)
 
     def __init__(self) -> None:
         self.pair: tuple[np.ndarray, FlowField, np.ndarray] | None = None

@@ -55,7 +55,7 @@ class Resize:
         size_hw = self.new_size(pair.flow.shape[:2])
         if size_hw == pair.flow.shape[:2]:
             return pair
-        flow = resize_flow(pair.flow, size_hw)
+        flow = resize_flow(np.asarray(pair.flow), size_hw)
         if pair.valid.all():
             valid = np.ones(size_hw, bool)
         else:
@@ -71,7 +71,7 @@ class Resize:
 
 def _resize_image(image: np.ndarray, size_hw: tuple[int, int]) -> np.ndarray:
     """(H, W, 3) uint8 to a view (height, width, 3) of contiguous channels."""
-    batch = torch.from_numpy(np.require(image, requirements="CW")).permute(2, 0, 1)[None]
+    batch = torch.from_numpy(np.require(image, requirements=("C", "W"))).permute(2, 0, 1)[None]
     resized = F.interpolate(batch, size=size_hw, mode="bicubic", antialias=True)[0].contiguous()
     return resized.permute(1, 2, 0).numpy()
 
@@ -101,7 +101,7 @@ class Crop:
             )
         y, x = self.corner(pair.flow.shape[:2], rng)
         window = slice(y, y + self.size_px), slice(x, x + self.size_px)
-        return FlowPair(*(part[window] for part in pair))
+        return FlowPair(pair.image[window], np.asarray(pair.flow)[window], pair.valid[window])
 
     def corner(self, size_hw: tuple[int, int], rng: np.random.Generator) -> tuple[int, int]:
         """Choose the first row and column of the crop in an image of this size, which is not smaller than the crop."""
@@ -152,7 +152,7 @@ def _resize_image_start(image: np.ndarray, scales: Sequence[float], end_hw: tupl
     needed = [math.ceil(end / s) + math.ceil(2 * max(1, 1 / s)) + 2 for end, s in zip(end_hw, scales)]
     # If the length of an axis does not change, torch does not resize it, even if its scale is above 1.
     needed = [n if int(n * s) != n else side for n, s, side in zip(needed, scales, image.shape)]
-    start = np.require(image, requirements="CW")[: needed[0], : needed[1]]
+    start = np.require(image, requirements=("C", "W"))[: needed[0], : needed[1]]
     scales = [
         s if int(side * s) >= end else math.nextafter(s, math.inf)  # the product was rounded below a whole number
         for s, side, end in zip(scales, start.shape, end_hw)
@@ -215,7 +215,7 @@ class Flip:
     def __call__(self, pair: FlowPair, rng: np.random.Generator) -> FlowPair:
         if rng.random() >= self.probability:
             return pair
-        return FlowPair(pair.image[:, ::-1], flip_flow(pair.flow, "horizontal"), pair.valid[:, ::-1])
+        return FlowPair(pair.image[:, ::-1], flip_flow(np.asarray(pair.flow), "horizontal"), pair.valid[:, ::-1])
 
 
 @dataclass(frozen=True)
@@ -225,7 +225,7 @@ class ReverseFlow:
     probability: float = 0.5
 
     def __call__(self, pair: FlowPair, rng: np.random.Generator) -> FlowPair:
-        return pair._replace(flow=-pair.flow) if rng.random() < self.probability else pair
+        return pair._replace(flow=-np.asarray(pair.flow)) if rng.random() < self.probability else pair
 
 
 @dataclass(frozen=True)
@@ -244,7 +244,7 @@ class ScaleFlow:
 
     def __call__(self, pair: FlowPair, rng: np.random.Generator) -> FlowPair:
         factor = float(np.exp(rng.uniform(np.log(self.low), np.log(self.high))))
-        return pair._replace(flow=scale_flow(pair.flow, factor))
+        return pair._replace(flow=scale_flow(np.asarray(pair.flow), factor))
 
 
 @dataclass(frozen=True)

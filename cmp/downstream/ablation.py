@@ -11,10 +11,12 @@ import os
 import platform
 import re
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from functools import partial
 from os import PathLike
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -146,6 +148,11 @@ def hardware() -> str:
     return f"{cpu}, {torch.get_num_threads()} of {os.cpu_count()} cores"
 
 
+def _same_key(key: str, arm: Any) -> str:
+    """The key of the metrics for every arm, where it does not depend on the arm."""
+    return key
+
+
 def markdown_table(grid: Grid, results: Sequence[Mapping]) -> str:
     """The table of what was measured: mean over seeds, +- their standard deviation, number of seeds; a dash elsewhere.
 
@@ -154,7 +161,8 @@ def markdown_table(grid: Grid, results: Sequence[Mapping]) -> str:
         results: contents of cells: arm, seed, evaluation, metrics. Cells of the arm "interpolation" are of
             predictions that need no network.
     """
-    columns = []  # title, evaluation, key of the metrics for an arm
+    # Title, evaluation, and the key of the metrics for an arm.
+    columns: list[tuple[str, Evaluation, Callable[[Any], str | None]]] = []
     for evaluation in grid.evaluations:
         if evaluation.task == "propagation":
             columns += [
@@ -164,11 +172,13 @@ def markdown_table(grid: Grid, results: Sequence[Mapping]) -> str:
                 ("guidance dropped", evaluation, lambda arm: "epe_no_guidance"),
             ]
         elif evaluation.task == "detection":
-            columns += [(f"{evaluation.name}, {k} AP", evaluation, lambda arm, k=k: f"{k}_AP") for k in ("box", "mask")]
+            columns += [
+                (f"{evaluation.name}, {k} AP", evaluation, partial(_same_key, f"{k}_AP")) for k in ("box", "mask")
+            ]
         else:
             key = "miou" if evaluation.task == "segmentation" else "accuracy"
             unit = "mIoU, %" if evaluation.task == "segmentation" else "%"
-            columns.append((f"{evaluation.name}, {unit}", evaluation, lambda arm, key=key: key))
+            columns.append((f"{evaluation.name}, {unit}", evaluation, partial(_same_key, key)))
 
     def cell(arm_name: str, evaluation: Evaluation, key: str | None, factor: float = 1.0) -> str:
         found = [r for r in results if r["arm"] == arm_name and r["evaluation"] == evaluation.name]
@@ -177,12 +187,12 @@ def markdown_table(grid: Grid, results: Sequence[Mapping]) -> str:
     lines = ["| | " + " | ".join(title for title, _, _ in columns) + " |", "| --- |" + " --- |" * len(columns)]
     for arm in grid.arms:
         row = []
-        for title, evaluation, key in columns:
+        for title, evaluation, key_of in columns:
             if title == "/ best interpolation":
                 best = best_interpolation(results, evaluation.name)
                 row.append(cell(arm.name, evaluation, columns[0][2](arm), 1 / best) if best else "-")
             else:
-                row.append(cell(arm.name, evaluation, key(arm)))
+                row.append(cell(arm.name, evaluation, key_of(arm)))
         lines.append(f"| {arm.name}{f' ({arm.note})' if arm.note else ''} | " + " | ".join(row) + " |")
     for name in NO_NETWORK:
         row = [

@@ -76,11 +76,11 @@ class DetectionNet(BaseModel):
             )
         bare, mean, std = load_encoder(backbone, encoder, output_stride=32)
         pyramid = Pyramid(bare)
-        mean, std = ([value / 255 for value in values] for values in (mean, std))
+        unit_mean, unit_std = ([value / 255 for value in values] for values in (mean, std))
         sizes = dict(min_size=short_side_px, max_size=long_side_px)
-        self.net = MaskRCNN(pyramid, num_classes + 1, image_mean=mean, image_std=std, **sizes)
+        self.net = MaskRCNN(pyramid, num_classes + 1, image_mean=unit_mean, image_std=unit_std, **sizes)
         self._description = dict(task="detection", encoder=encoder, num_classes=num_classes, backbone=str(backbone))
-        self._description |= dict(mean=[255 * v for v in mean], std=[255 * v for v in std]) | sizes
+        self._description |= dict(mean=list(mean), std=list(std), **sizes)
 
     def forward(self, image: list[torch.Tensor], target: list[dict], image_id: list[int], mode: str = "loss") -> dict:
         """The five losses of a batch; images are (3, H, W) RGB 0..255, targets as `CocoInstances` gives them."""

@@ -167,7 +167,7 @@ def draw_backbone(
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     paths = choose_images(folder, max_images)
     images = read_squares(paths, size_px)
-    network = Encoder(backbone, encoder, seed, stride).to(device)
+    network = Encoder(str(backbone), encoder, seed, stride).to(device)
 
     def maps(squares: np.ndarray, batch_size: int, what: str) -> Iterator[torch.Tensor]:
         batches = torch.from_numpy(squares).permute(0, 3, 1, 2).split(batch_size)

@@ -50,11 +50,12 @@ class Cell:
         about += [arm.config, sorted(map(str, arm.options.items())), grid.encoder]
         if evaluation and arm.config:  # an encoder of other training is another encoder
             about.append(Cell(grid, out, arm, self.pretraining_seed, None).settings)
-        self.settings = hashlib.sha256(repr(about).encode()).hexdigest()[:16]
+        self.settings: str = hashlib.sha256(repr(about).encode()).hexdigest()[:16]
 
     def _config(self) -> Config | None:
         """The config of this cell's command, with all that the grid says of it."""
         if self.evaluation is None:
+            assert self.arm.config is not None  # arms without training have no cell of it
             config = read_config(self.arm.config, self.arm.options)
             config.randomness.seed = config.train_dataloader.dataset.seed = self.seed
             return config
@@ -69,6 +70,7 @@ class Cell:
     def _what_counts(self) -> Config | dict | None:
         """Of the config what its result depends on."""
         if self.evaluation is not None and self.evaluation.task == "propagation":
+            assert self.config is not None  # that evaluation is not given without a config
             return self.config.val_dataloader
         return self.config.pretty_text if self.config else None
 
@@ -151,8 +153,8 @@ def list_cells(grid: Grid, out: Path, only: list[str] | None = None, seeds: list
     """All cells in the order they are run: seed by seed, so that a first table of all arms is there early."""
     if unknown := set(only or ()) - {arm.name for arm in grid.arms}:
         raise ValueError(f"no such arm: {sorted(unknown)}; there are {[arm.name for arm in grid.arms]}")
-    if unknown := set(seeds or ()) - set(grid.seeds):
-        raise ValueError(f"no such seed: {sorted(unknown)}; there are {list(grid.seeds)}")
+    if unknown_seeds := set(seeds or ()) - set(grid.seeds):
+        raise ValueError(f"no such seed: {sorted(unknown_seeds)}; there are {list(grid.seeds)}")
     cells, pretrained = [], set()
     for evaluation in grid.evaluations:
         if evaluation.task == "propagation":

@@ -6,7 +6,7 @@ Legend: B batch, N images, C feature channels, K classes, H W image pixels.
 from collections.abc import Sequence
 from os import PathLike
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -204,7 +204,7 @@ def evaluate_probe(
         FileNotFoundError, ValueError: an input cannot be used; it is named.
     """
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    network = Encoder(backbone, encoder, seed)
+    network = Encoder(str(backbone), encoder, seed)
     folders = [image_folder(Path(data) / part, size_px) for part in parts]
     train, test = (extract(network, folder, device=device) for folder in folders)
     if task == "knn":
@@ -212,6 +212,6 @@ def evaluate_probe(
     else:
         accuracy, decay = linear_accuracy(train, test, seed)
         how = f"weight decay {decay:g}"
-    found = dict(accuracy=accuracy, images=len(test.labels), classes=len(train.classes), seed=seed)
+    found: dict[str, Any] = dict(accuracy=accuracy, images=len(test.labels), classes=len(train.classes), seed=seed)
     found |= dict(backbone=str(backbone), encoder=network.bare.name, learned_from=len(train.labels), how=how)
     return found

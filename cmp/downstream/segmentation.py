@@ -86,6 +86,8 @@ class SegmentationNet(BaseModel):
         scores = F.interpolate(scores.float(), size=image.shape[2:], mode="bilinear", align_corners=False)
         if mode != "loss":
             return scores
+        if label is None:
+            raise ValueError("mode 'loss' needs the label")
         label = label.long()
         counted = (label != IGNORED).sum().clamp(min=1)  # all pixels of a crop may be ignored
         return {"loss": F.cross_entropy(scores, label, ignore_index=IGNORED, reduction="sum") / counted}
@@ -103,7 +105,7 @@ class SegmentationNet(BaseModel):
         """
         if not scales or min(scales) <= 0:
             raise ValueError(f"scales must be positive, got {scales}")
-        size_hw, total = image.shape[2:], 0
+        size_hw, total = image.shape[2:], image.new_zeros(())
         for scale in scales:
             scaled = image.float()
             if scale != 1:

@@ -50,7 +50,9 @@ def yolo_to_coco(source: str | PathLike, out: str | PathLike, part: str) -> tupl
         height, width = read_header(path).size_hw
         images.append(dict(id=len(images) + 1, file_name=path.name, width=width, height=height))
         label = label_folder / f"{path.stem}.txt"
-        lines = ListFile(label) if label.is_file() else ()
+        if not label.is_file():
+            continue
+        lines = ListFile(label)
         for index in range(len(lines)):
             words, where = lines.words(index), lines.where(index)
             corners = _polygon(words, where) * (width, height)

@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from os import PathLike
+from typing import Any
 from unittest.mock import patch
 
 from cmp.engine.optimizers import OPTIMIZERS  # isort: skip  # before other parts of mmengine import them slowly
@@ -144,14 +145,14 @@ def _recipes_by_name() -> Iterator[None]:
         yield
 
 
-def set_option(config: Config, dotted: str, value: object) -> None:
+def set_option(config: Config, dotted: str, value: Any) -> None:
     """Change one value, or set a parameter that the config leaves at its default.
 
     Raises:
         ValueError: as `read_config` for an option.
     """
     *parents, last = dotted.split(".")
-    node: object = config
+    node: Any = config
     for depth, name in enumerate(parents):
         node = node[_known_key(node, name, dotted, parents[:depth])]
     parameters = _parameters(node, ".".join(parents))
@@ -159,12 +160,12 @@ def set_option(config: Config, dotted: str, value: object) -> None:
     if isinstance(node, tuple):
         raise ValueError(f"{dotted}: {'.'.join(parents)} is {node!r}, which is changed as a whole")
     is_there = not isinstance(node, (Mapping, Config)) or key in node.keys()
-    old = node[key] if is_there else parameters[key]
+    old = node[key] if is_there else parameters[str(key)]
     wanted = None if old == REQUIRED else _other_kind(old, value)
     parameter = _signature(node, ".".join(parents)).get(str(key))
     if value is not None and parameter is not None and re.search(ONE_OR_SEVERAL, str(parameter.annotation)):
         several = isinstance(value, (list, tuple)) and len(value) > 0
-        fits = all(_is(item, int) for item in (list(value) if several else [value]))
+        fits = all(_is(item, int) for item in (value if several else [value]))
         wanted = None if fits else "a whole number, or a list of them"
     if wanted:
         said = f"is {old!r}" if is_there else f"is {old!r} by default"
@@ -224,7 +225,7 @@ def _default(parameter: inspect.Parameter) -> object:
     return float(default) if is_whole and "float" in str(parameter.annotation) else default
 
 
-def _other_kind(old: object, value: object) -> str | None:
+def _other_kind(old: Any, value: Any) -> str | None:
     """What a value should be to take the place of `old`, in words; None where it may, or where `old` does not tell.
 
     None takes any place but that of True or False: it switches off, or means the default.

@@ -37,7 +37,9 @@ class WeightsOnlyCheckpointHook(Hook):
                     "before the new one is whole, so a run killed in between would have none"
                 )
         hub = getattr(runner, "message_hub", None)
-        recent = {} if hub is None else hub.runtime_info.pop(self.RECENT, {})
+        if hub is None:
+            return
+        recent = hub.runtime_info.pop(self.RECENT, {})
         for name, (values, counts) in recent.items():
             hub.log_scalars[name] = HistoryBuffer(list(map(float, values)), list(map(int, counts)))
 

@@ -4,7 +4,6 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
 from datetime import datetime, timezone
 from os import PathLike
 from pathlib import Path
@@ -91,7 +90,7 @@ def commit() -> dict:
     return dict(commit=_git(checkout, "rev-parse", "HEAD"), changed=None if changes is None else bool(changes))
 
 
-def _git(checkout: Path, *arguments: Sequence[str]) -> str | None:
+def _git(checkout: Path, *arguments: str) -> str | None:
     if not (checkout / ".git").exists():  # installed: a repository further up is somebody else's
         return None
     try:

@@ -5,6 +5,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 from reprlib import repr as shown
+from typing import Any
 
 import torch
 from mmengine.dist import master_only
@@ -50,6 +51,9 @@ class ResumableRunner(Runner):
     meta["config"] as Python, opens addresses, and takes paths of files to remove; none of this is called here.
     Networks that know nothing of mmengine are wrapped (`TrainedModel`).
     """
+
+    optim_wrapper: Any  # made by mmengine: a config's dict until the run begins
+    param_schedulers: Any
 
     def build_model(self, model: nn.Module | Mapping) -> nn.Module:
         """As `build_trained_model`."""
@@ -139,7 +143,8 @@ class ResumableRunner(Runner):
             schedule = Schedule(self.param_schedulers)
         if resume_optimizer and "optimizer" in checkpoint:
             _load_optimizer(filename, self.optim_wrapper, checkpoint["optimizer"])
-        if schedule is not None and not schedule.resume(filename, checkpoint["param_schedulers"], self.iter):
+        resumed = schedule is None or schedule.resume(filename, checkpoint["param_schedulers"], self.iter)
+        if not resumed and self.optim_wrapper is not None:
             rate = max(next(iter(self.optim_wrapper.get_lr().values())))
             self.logger.warning(
                 f"the schedule of {filename} is not the config's, which is used: lr {rate:.3g} from step {self.iter}"
@@ -207,7 +212,7 @@ def _check_recent(filename: str, recent: object) -> None:
             _whole(filename, f"a count of {name}", count, MAX_STEP)
 
 
-def _load_optimizer(filename: str, wrapper: OptimWrapper | OptimWrapperDict, states: object) -> None:
+def _load_optimizer(filename: str, wrapper: OptimWrapper | OptimWrapperDict, states: Any) -> None:
     """Load the optimizer's state, or that of each of several: finite numbers, and tensors of the weights' shapes."""
     several = isinstance(wrapper, OptimWrapperDict)
     for name, one in wrapper.items() if several else [(None, wrapper)]:
@@ -275,7 +280,7 @@ def _same_kind(own: object, value: object) -> bool:
     return _is_setting(value)
 
 
-def _is_setting(value: object) -> bool:
+def _is_setting(value: Any) -> bool:
     return type(value) in (int, float) and 0 <= value <= MAX_SETTING
 
 

@@ -5,6 +5,7 @@ import signal
 import threading
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 from cmp.interrupts import exit_at_once
 
@@ -25,7 +26,7 @@ class StopSignals:
 
     def __init__(self) -> None:
         self.received: str | None = None
-        self._before: dict[int, object] = {}
+        self._before: dict[int, Any] = {}
         self._owner = os.getpid()
 
     def __enter__(self) -> "StopSignals":

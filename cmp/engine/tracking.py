@@ -58,7 +58,7 @@ def add_tracker(config: Config, name: str) -> None:
     run = Path(config.work_dir).name
     if name == "wandb":
         project = os.environ.get("WANDB_PROJECT", "cmp-motion")
-        backend = dict(type=f"{__name__}.WandbTracker", init_kwargs=dict(project=project, name=run))
+        backend: dict = dict(type=f"{__name__}.WandbTracker", init_kwargs=dict(project=project, name=run))
     else:
         experiment = os.environ.get("MLFLOW_EXPERIMENT_NAME", "cmp-motion")
         address = os.environ.get("MLFLOW_TRACKING_URI")

@@ -52,12 +52,12 @@ def predict_with_controls(
         `flow_no_guidance`, `flow_shuffled_image` (None without `other_image`: all pairs are of one video).
     """
     guidance, mask = batch["guidance"], batch["mask"]
-    features, wrong = encode_with_other(model, batch) if features is None else features
-    logits = model.propagate(features, guidance, mask)
+    own, wrong = encode_with_other(model, batch) if features is None else features
+    logits = model.propagate(own, guidance, mask)
     loss = model.loss(logits, batch["flow"], batch["valid"])
     flow = model.decode(logits, guidance, mask)
     nothing = torch.zeros_like(guidance), torch.zeros_like(mask)
-    unguided = model.decode(model.propagate(features, *nothing), *nothing)
+    unguided = model.decode(model.propagate(own, *nothing), *nothing)
     shuffled = [None] * len(flow)
     if wrong is not None:
         shuffled = model.decode(model.propagate(wrong, guidance, mask), guidance, mask)

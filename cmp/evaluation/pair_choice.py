@@ -60,7 +60,7 @@ def training_paths(checkpoint: Checkpoint | None) -> list[str] | None:
         statements = ast.parse(text).body
         for statement in statements:
             if isinstance(statement, ast.Assign) and getattr(statement.targets[0], "id", None) == "train_dataloader":
-                node = statement.value
+                node: ast.AST = statement.value
                 for name in ("dataset", "source", "paths"):
                     node = _entry(node, name)
                 paths = ast.literal_eval(node)
@@ -89,5 +89,5 @@ def _same_pairs(one: str | PathLike, other: str | PathLike) -> bool:
     one, other = Path(one), Path(other)
     if one.resolve() == other.resolve():
         return True
-    files = [path / "index.npz" if path.is_dir() else path for path in (one, other)]
-    return all(file.is_file() for file in files) and filecmp.cmp(*files, shallow=False)
+    first, second = (path / "index.npz" if path.is_dir() else path for path in (one, other))
+    return first.is_file() and second.is_file() and filecmp.cmp(first, second, shallow=False)

@@ -35,7 +35,7 @@ def choose_rows(chosen: list[dict], batch: dict, outputs: Sequence[dict], max_ro
         row = {name: batch[name][i].cpu().numpy() for name in ("image", "flow", "mask")}
         row |= {"predicted": output["flow"].float().cpu().numpy(), "video": batch["video"][i]}
         counts = Counter(other["video"] for other in rows)
-        most = max(counts, key=counts.get, default=None)
+        most = max(counts, key=lambda video: counts[video], default=None)
         if len(rows) < max_rows:
             rows.append(row)
         elif most is not None and counts[most] > counts[row["video"]] + 1:

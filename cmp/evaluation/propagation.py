@@ -81,7 +81,7 @@ def evaluate_propagation(
             whole = {k: v.to(device) if isinstance(v, torch.Tensor) else v for k, v in whole.items()}
             features = None if model is None else encode_with_other(model, whole)
             for name, metric in metrics.items():
-                batch = keep_points(whole, None if name == "all" else name)
+                batch = keep_points(whole, None if name == "all" else int(name))
                 if model is None:
                     outputs = [{} for _ in batch["image"]]
                 else:

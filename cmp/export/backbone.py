@@ -67,7 +67,6 @@ def _metadata(checkpoint: Checkpoint) -> dict[str, str]:
         mean, std = checkpoint.mean, checkpoint.std
     except ValueError as error:
         raise ValueError(f"{checkpoint.path}: its mean or std cannot be used: {error}") from None
-    known = mean is not None and std is not None
     encoder = about.get("image_encoder")
     encoder = encoder if isinstance(encoder, dict) else {}
     # Of the exported layers, not of the pyramid above them.
@@ -75,9 +74,9 @@ def _metadata(checkpoint: Checkpoint) -> dict[str, str]:
     metadata = {
         "format": "pt",
         "encoder": checkpoint.encoder_name.removeprefix(TIMM),
-        "input": "RGB, values 0..255, normalized as (x - mean) / std" if known else UNKNOWN,
-        "mean": json.dumps(list(mean)) if known else UNKNOWN,
-        "std": json.dumps(list(std)) if known else UNKNOWN,
+        "input": UNKNOWN if mean is None or std is None else "RGB, values 0..255, normalized as (x - mean) / std",
+        "mean": UNKNOWN if mean is None or std is None else json.dumps(list(mean)),
+        "std": UNKNOWN if mean is None or std is None else json.dumps(list(std)),
         "pretrained_with": about.get("system", "conditional motion propagation"),
         "pretraining_stride": stride,
         "steps": meta.get("iter"),

@@ -69,10 +69,10 @@ def export_backbone(
             place.parent.mkdir(exist_ok=True)
             write_file(place, files[path])
         proof = load_back(folder / out.name, format, backbone)
-        written = not all(path.exists() and path not in differing for path in files)
-        if written:
+        changes = not all(path.exists() and path not in differing for path in files)
+        if changes:
             for path in files:  # the weights last: where they are, the other files are too
                 path.parent.mkdir(exist_ok=True)
                 move_into_place(temporary[path], path)
     beside = tuple(path for path in files if path != out and out not in path.parents)
-    return ExportReport(out, beside, written, backbone, proof)
+    return ExportReport(out, beside, changes, backbone, proof)

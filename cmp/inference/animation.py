@@ -6,7 +6,7 @@ from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from os import PathLike
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from tqdm import tqdm
@@ -94,7 +94,7 @@ def animate_file(
     if short_side_px is None:
         short_side_px = default_short_side(read.short_side_px, shown.shape[:2])
     propagator = load_propagator(read, device=device)
-    how = dict(method=method, return_uncovered=True)
+    how: dict[str, Any] = dict(method=method, return_uncovered=True)
     if tracks is not None:
         moved = animate_flows(shown, flows_of_tracks(propagator, shown, paths, short_side_px=short_side_px), **how)
     else:

@@ -7,6 +7,7 @@ not move: a still point. Legend: N arrows, H W image pixels.
 import json
 from collections.abc import Sequence
 from numbers import Real
+from typing import Any
 
 import numpy as np
 
@@ -53,13 +54,13 @@ def check_arrows(arrows: Sequence | np.ndarray, size_hw: tuple[int, int] | None)
     points, ends = values[:, :2], values[:, 2:]
     if size_hw is not None:
         size_xy = np.array(size_hw[::-1])
-        inside = is_inside(points, size_xy)
+        inside = is_inside(points, size_hw[::-1])
         if not inside.all():
             raise ValueError(
                 f"arrows must start in the image of {size_xy[0]} x {size_xy[1]} px (width x height), "
                 f"{_named(points, ~inside)}"
             )
-        far = ((ends < -size_xy) | (ends > 2 * size_xy)).any(axis=1)
+        far = np.any((ends < -size_xy) | (ends > 2 * size_xy), axis=1)
         if far.any():
             raise ValueError(
                 "arrows must end in the image or near it: at most its own width and height outside, "
@@ -161,7 +162,8 @@ def parse_arrows(content: object, size_hw: tuple[int, int]) -> np.ndarray:
         ValueError: the content is another, the image had another shape (its sides differ by more than 2 px from those
             of the image at that width), there is no arrow, or as `check_arrows`.
     """
-    arrows, drawn_hw = content, size_hw
+    arrows: Any = content
+    drawn_hw = size_hw
     if isinstance(content, dict):
         if set(content) != {"size", "arrows"}:
             raise ValueError(f"arrows must be {_FORMAT}, got the keys {sorted(map(str, content))[:5]}")

@@ -350,7 +350,7 @@ def cluster_maps(maps: np.ndarray, similarity: float) -> list[np.ndarray]:
     apart = (1 - centered @ centered.T)[np.triu_indices(len(maps), 1)]
     labels = fcluster(linkage(apart.clip(0, 2), "average"), 1 - similarity + 1e-9, "distance")
     first = {label: position for position, label in reversed(list(enumerate(labels)))}
-    return [np.flatnonzero(labels == label) for label in sorted(first, key=first.get)]
+    return [np.flatnonzero(labels == label) for label in sorted(first, key=lambda label: first[label])]
 
 
 def otsu_threshold(score: np.ndarray) -> float:

@@ -5,6 +5,7 @@ import re
 from collections.abc import Sequence
 from os import PathLike
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -73,7 +74,7 @@ def discover_file(
     short_side_px = short_side_px or read.short_side_px
     image = read_photo(image_path, short_side_px)
     propagator = load_propagator(read, device=device)
-    how = dict(rule=rule, short_side_px=short_side_px)
+    how: dict[str, Any] = dict(rule=rule, short_side_px=short_side_px)
     affordance = None
     if len(clicks_xy):
         found = segment_from_pokes(propagator, image, clicks_xy, negative_xy, threshold=threshold, refine=refine, **how)
@@ -141,11 +142,11 @@ def draw_segments(image: np.ndarray, segments: Sequence[Segment], negative_xy: S
     """Draw masks over a copy of an image (H, W, 3) uint8 RGB, the best on top, each with a color and its points."""
     drawn = image.copy()
     for number in reversed(range(len(segments))):
-        hue = np.uint8([[[(number * 67) % 180, 230, 255]]])
-        color = tuple(int(value) for value in cv2.cvtColor(hue, cv2.COLOR_HSV2RGB)[0, 0])
+        hue = np.array([[[(number * 67) % 180, 230, 255]]], np.uint8)
+        red, green, blue = (int(value) for value in cv2.cvtColor(hue, cv2.COLOR_HSV2RGB)[0, 0])
         segment = segments[number]
         last = number == 0
-        drawn = draw_mask(drawn, segment.mask, segment.points_xy, negative_xy if last else (), color=color)
+        drawn = draw_mask(drawn, segment.mask, segment.points_xy, negative_xy if last else (), color=(red, green, blue))
     return drawn
 
 

@@ -112,7 +112,7 @@ class Sessions:
     def find(self, name: str | None) -> Session | None:
         """The page of that name, if it is open."""
         with self._lock:
-            session = self._sessions.get(name)
+            session = self._sessions.get(name or "")
             if session is not None:
                 session.used = time.monotonic()
             return session
@@ -138,7 +138,7 @@ class Sessions:
     def drop(self, name: str | None) -> None:
         """Forget a page and remove its results."""
         with self._lock:
-            session = self._sessions.pop(name, None)
+            session = self._sessions.pop(name or "", None)
             if session is not None:
                 session.closed = True
                 session.scene = session.motion = session.upload = None

@@ -7,8 +7,9 @@ import threading
 import uuid
 import warnings
 from collections.abc import Iterator, Sequence
+from operator import itemgetter
 from os import PathLike
-from typing import NamedTuple
+from typing import Literal, NamedTuple, TypeAlias, overload
 
 import numpy as np
 import torch
@@ -37,6 +38,10 @@ class EncodedImage(NamedTuple):
     num_images: int
     size_hw: tuple[int, int]
     made_by: str  # the propagator's mark: features of another network mean something else
+
+
+ArrayLike: TypeAlias = np.ndarray | torch.Tensor
+ImageLike: TypeAlias = np.ndarray | torch.Tensor | Image.Image | EncodedImage  # see `MotionPropagator.encode`
 
 
 def load_propagator(
@@ -75,7 +80,7 @@ def load_propagator(
     except (RuntimeError, AssertionError, NotImplementedError, TypeError) as error:  # each backend has its own
         reason = str(error).partition("\n")[0]
         raise ValueError(f"device must be one that torch can use here, got {device!r}: {reason}") from error
-    if can_be_downloaded(path):
+    if isinstance(path, str) and can_be_downloaded(path):
         path = download_weights(path, sha256=sha256)
     elif sha256 is not None:
         raise ValueError(f"sha256 is for an address (hf://, https://), got it with {path!r}")
@@ -169,13 +174,18 @@ class MotionPropagator(nn.Module):
         encoder, decoder = self.network.image_encoder, self.network.decoder
         return EncodedImage(decoder.prepare(encoder(image.to(_dtype(encoder)))), num_images, size_hw, self._mark)
 
+    @overload
     def predict_dense(
-        self,
-        image: torch.Tensor | np.ndarray | Image.Image | EncodedImage,
-        sparse: torch.Tensor | np.ndarray,
-        mask: torch.Tensor | np.ndarray,
-        *,
-        return_confidence: bool = False,
+        self, image: ImageLike, sparse: ArrayLike, mask: ArrayLike, *, return_confidence: Literal[False] = False
+    ) -> torch.Tensor: ...
+
+    @overload
+    def predict_dense(
+        self, image: ImageLike, sparse: ArrayLike, mask: ArrayLike, *, return_confidence: bool
+    ) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]: ...
+
+    def predict_dense(
+        self, image: ImageLike, sparse: ArrayLike, mask: ArrayLike, *, return_confidence: bool = False
     ) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
         """Flow from motion given on the pixel grid.
 
@@ -200,11 +210,31 @@ class MotionPropagator(nn.Module):
 
     forward = predict_dense
 
+    @overload
     def predict(
         self,
-        image: torch.Tensor | np.ndarray | Image.Image | EncodedImage,
-        points_xy: np.ndarray | torch.Tensor | Sequence,
-        vectors_xy: np.ndarray | torch.Tensor | Sequence,
+        image: ImageLike,
+        points_xy: ArrayLike | Sequence,
+        vectors_xy: ArrayLike | Sequence,
+        *,
+        return_confidence: Literal[False] = False,
+    ) -> torch.Tensor: ...
+
+    @overload
+    def predict(
+        self,
+        image: ImageLike,
+        points_xy: ArrayLike | Sequence,
+        vectors_xy: ArrayLike | Sequence,
+        *,
+        return_confidence: bool,
+    ) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]: ...
+
+    def predict(
+        self,
+        image: ImageLike,
+        points_xy: ArrayLike | Sequence,
+        vectors_xy: ArrayLike | Sequence,
         *,
         return_confidence: bool = False,
     ) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
@@ -231,7 +261,7 @@ class MotionPropagator(nn.Module):
     @torch.no_grad()
     def predict_cells(
         self,
-        image: torch.Tensor | np.ndarray | Image.Image | EncodedImage,
+        image: ImageLike,
         points_xy: np.ndarray | torch.Tensor | Sequence,
         vectors_xy: np.ndarray | torch.Tensor | Sequence,
         *,
@@ -314,7 +344,7 @@ class MotionPropagator(nn.Module):
             padded = [F.pad(t[part].to(self.device), (0, right, 0, bottom)) for t in (sparse, mask)]
             features = encoded.features
             if len(features.top) > 1:
-                features = features.each(lambda maps, part=part: maps[part])
+                features = features.each(itemgetter(part))
             yield self._logits(features, *padded), *padded
 
     def _logits(self, features: ImageFeatures, sparse: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:

@@ -5,6 +5,7 @@ Legend: B batch, H W image pixels, h w cells of the logits.
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -58,7 +59,7 @@ class CMP(nn.Module):
         super().__init__()
         parts = dict(image_encoder=image_encoder, motion_encoder=motion_encoder, decoder=decoder)
         parts |= dict(quantizer=quantizer, loss=loss)
-        self._description = {name: _describe(part) for name, part in parts.items()}
+        self._description: dict[str, Any] = {name: _describe(part) for name, part in parts.items()}
         self._description |= dict(mean=[float(v) for v in mean], std=[float(v) for v in std], init=init)
         self._description |= dict(guide_reach_px=guide_reach_px)
 

@@ -9,6 +9,7 @@ import math
 import re
 import reprlib
 from collections.abc import Callable, Mapping
+from typing import Any
 
 from cmp.flow import FlowQuantizer, JointFlowQuantizer, PolarFlowQuantizer
 from cmp.models.backbones import AlexNetFCN, PyramidResNet, ResNet, TimmEncoder
@@ -23,7 +24,7 @@ MAX_BINS = 4096  # of one softmax
 MAX_HEADS = 64
 
 # A check takes a value and returns it as the constructor wants it, or raises ValueError with what is expected.
-Check = Callable[[object], object]
+Check = Callable[[object], Any]
 
 
 def whole(low: int, high: int) -> Check:
@@ -140,7 +141,7 @@ OPTIONS: dict[str, Check] = dict(
 )
 
 
-def checked_arguments(description: Mapping) -> dict[str, object]:
+def checked_arguments(description: Mapping) -> dict[str, Any]:
     """The constructor's arguments of a `CMP` from a description, after every key and value was checked.
 
     Returns:
@@ -152,7 +153,7 @@ def checked_arguments(description: Mapping) -> dict[str, object]:
             another type or out of range; the message names it.
     """
     _check_keys("the network", description, {*PARTS, *OPTIONS, "encoder"})
-    arguments: dict[str, object] = {}
+    arguments: dict[str, Any] = {}
     for name, classes in PARTS.items():
         arguments[name] = checked_part(name, description.get(name), classes)
     for key, check in OPTIONS.items():
@@ -173,7 +174,7 @@ def checked_part(name: str, part: object, classes: Mapping[type, Mapping] | None
     _check_keys(name, part, {"type", *checks})
     arguments: dict[str, object] = {"type": kind}
     for key, check in checks.items():
-        if key in part and check != IGNORED:
+        if key in part and callable(check):
             arguments[key] = _checked(f"{name}.{key}", part[key], check)
     return arguments
 

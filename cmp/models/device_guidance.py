@@ -1,6 +1,7 @@
 """Guidance points chosen on the device of the network, for whole batches, instead of in the data loader's workers."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import nn
@@ -36,7 +37,7 @@ class DeviceGuidance(nn.Module):
         scale_kernel: bool = False,
     ) -> None:
         super().__init__()
-        self.sampling = dict(
+        self.sampling: dict[str, Any] = dict(
             strategies=tuple(strategies),
             grid_stride_px=grid_stride_px,
             nms_kernel=nms_kernel,

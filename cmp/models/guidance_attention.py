@@ -49,7 +49,7 @@ class GuidanceAttention(nn.Module):
         self.embed = nn.Conv2d(image_channels, heads * HEAD_CHANNELS, kernel_size=1)
         self.power = nn.Parameter(torch.linspace(1.0, 2.0, heads))
         self.still = nn.Conv2d(image_channels, heads, kernel_size=1) if still else None
-        if still:
+        if self.still is not None:
             nn.init.zeros_(self.still.weight)
             nn.init.zeros_(self.still.bias)
 

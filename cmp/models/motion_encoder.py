@@ -61,14 +61,16 @@ class MotionEncoder(nn.Module):
             raise ValueError(f"stride must be a positive multiple of 4, got {stride}")
         if fill not in (None, "nearest", "inverse_distance", "attention"):
             raise ValueError(f"fill must be None, 'nearest', 'inverse_distance' or 'attention', got {fill!r}")
-        if fill == "attention" and image_channels is None:
-            raise ValueError("fill 'attention' needs image_channels")
         self.stride, self.out_channels = stride, out_channels
         self.fill, self.flow_scale_px = fill, flow_scale_px
         down, attends = fill is None, fill == "attention"
         if still and not attends:
             raise ValueError(f"still needs fill 'attention', got {fill!r}")
-        self.attention = GuidanceAttention(image_channels["top"], stride, heads, still) if attends else None
+        self.attention = None
+        if attends:
+            if image_channels is None:
+                raise ValueError("fill 'attention' needs image_channels")
+            self.attention = GuidanceAttention(image_channels["top"], stride, heads, still)
         in_channels = (2 + still) * heads + 2 if attends else 4
         layers = [
             nn.Conv2d(
@@ -93,6 +95,8 @@ class MotionEncoder(nn.Module):
             return self.features(torch.cat((guidance, mask, mask), dim=1))
         share = None
         if self.attention is not None:
+            if image is None:
+                raise ValueError("attention needs the features of the image")
             flow, distance, share = self.attention(guidance, mask, image.top)
             flow = flow.to(guidance.dtype)
             # The root's slope would be infinite at 0, which is the motion of points that do not move.

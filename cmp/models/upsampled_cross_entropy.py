@@ -141,10 +141,10 @@ def _walk_bands(
                 part *= weight / total
                 part.scatter_add_(1, target, -weight)
 
-        if with_gradient:
+        if gradient is not None:
             back = (upsampled.view(-1, width) @ along_x).view(batch, len(matrix), channels * w)
             gradient[:, near] += (matrix.T @ back).view_as(gradient[:, near])
-    return entropies, weights, gradient.transpose(1, 2) if with_gradient else None
+    return entropies, weights, None if gradient is None else gradient.transpose(1, 2)
 
 
 def _upsampling(cells: int, pixels: int, like: torch.Tensor) -> torch.Tensor:

@@ -41,7 +41,7 @@ _MAX_LEVELS = 16  # frames from whose values black and white are found, in a fol
 class Frame(NamedTuple):
     """One decoded frame: its position from 0, seconds since the first frame, and (H, W, 3) uint8 RGB, upright."""
 
-    index: int
+    index: int  # type: ignore[assignment]  # hides tuple.index, which nobody calls on a frame
     time_s: float
     image: np.ndarray
 
@@ -146,7 +146,7 @@ def natural_key(name: str) -> tuple:
 
 def list_frames(folder: str | os.PathLike) -> list[str]:
     """Names of the image files directly in a folder, in natural order; hidden files are left out."""
-    with os.scandir(folder) as entries:
+    with os.scandir(os.fspath(folder)) as entries:
         names = [entry.name for entry in entries if is_frame_name(entry.name) and _is_file(entry)]
     return sorted(names, key=natural_key)
 
@@ -227,7 +227,7 @@ class PyavReader(_Reader):
                     start = self._jump(index, target)
                     by_jump = None
                     if start is not None and self._jumps:
-                        container.seek(int(self._probe.pts[start]), stream=stream)
+                        container.seek(int(self._pts[start]), stream=stream)
                         frames = self._decoded(container, stream, index, start)
                     elif start is not None:
                         by_jump = self._image_by_jump(start, target)
@@ -272,7 +272,7 @@ class PyavReader(_Reader):
             with open_container(self._path) as (container, stream):
                 stream.thread_type = "NONE"
                 next(self._decoded(container, stream), None)
-                container.seek(int(self._probe.pts[start]), stream=stream)
+                container.seek(int(self._pts[start]), stream=stream)
                 for index, decoded in self._decoded(container, stream, -1, start):
                     if index >= target:
                         return self._upright(decoded) if index == target and self._jumps is None else None
@@ -304,9 +304,9 @@ class PyavReader(_Reader):
                 damaged = frame.is_corrupt or (damaged and not frame.key_frame)
                 # The stamp gives the position even if earlier frames were lost. Without it count, but not after a jump.
                 index = self._position(frame.pts, last + 1 if start is None else -1)
-                if not landed and index > start:
+                if not landed and start is not None and index > start:
                     self._jumps = False
-                    container.seek(int(self._probe.pts[0]), stream=stream)
+                    container.seek(int(self._pts[0]), stream=stream)
                     yield from self._decoded(container, stream, last)
                     return
                 landed |= index >= 0

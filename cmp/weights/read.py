@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import torch
 from safetensors import safe_open
@@ -44,7 +44,7 @@ class WeightFile:
     metadata: dict[str, str]
 
     @property
-    def meta(self) -> dict:
+    def meta(self) -> dict[str, Any]:
         """What the file states about its weights: a torch file's "meta", a safetensors file's metadata; else {}."""
         if self.metadata:
             return dict(self.metadata)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -29,7 +30,7 @@ class NetworkEstimator(FlowEstimator):
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, got {batch_size}")
         self.batch_size, self._device = batch_size, device
-        self._about = {
+        self._about: dict[str, Any] = {
             "name": name,
             "version": f"{version}, torch {torch.__version__}",
             "settings": {"weights": label, "device": device.type},

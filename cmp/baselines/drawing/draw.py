@@ -52,7 +52,7 @@ def outlined(images: torch.Tensor, window: Window | None, size: int | None) -> t
         (B, 3, ZOOM H, ZOOM W), values 0..1, on the CPU; the line passes through the centers of the outermost filters.
     """
     large = F.interpolate(images.expand(-1, 3, -1, -1), scale_factor=ZOOM).cpu()
-    if window is None:
+    if window is None or size is None:
         return large
     height, width = images.shape[2:]
     reach = (size - 1) / 2 * window.distance

@@ -8,6 +8,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from cmp.datasets.pair_store.format import (
     MAX_RECORD_BYTES,
@@ -98,7 +99,7 @@ def _check_about(root: Path, found: list[Damage]) -> bool:
         problem = "" if good else "damaged: it does not agree with its checksum"
     except (OSError, ValueError) as error:
         problem = "damaged: " + str(error).removeprefix(f"{root / 'store.json'}: ")
-    problem = problem or not_a_plain_file(root / "store.json")
+    problem = problem or not_a_plain_file(root / "store.json") or ""
     if problem:
         found.append(Damage("store.json", "", problem, None))
     return not problem
@@ -142,7 +143,7 @@ def _check_missing(root: Path, known: set) -> Iterator[Damage]:
         return
     for line in path.read_bytes().split(b"\n"):
         try:
-            video_id = parse_object(line, "manifest.jsonl").get("video_id")
+            video_id: Any = parse_object(line, "manifest.jsonl").get("video_id")
             name = record_path(root, video_id).name
         except ValueError:
             continue

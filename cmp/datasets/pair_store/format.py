@@ -119,7 +119,7 @@ def sealed_json(content: Mapping, indent: int | None = None) -> bytes:
         parts["sha256"] = f'"sha256":"{digest}"'
         text = f"{{{','.join(parts[key] for key in sorted(parts))}}}"
     else:
-        text = json.dumps(content | {"sha256": digest}, sort_keys=True, indent=indent)
+        text = json.dumps({**content, "sha256": digest}, sort_keys=True, indent=indent)
     return (text + "\n").encode()
 
 
@@ -172,7 +172,7 @@ def not_a_plain_file(path: str | os.PathLike) -> str | None:
     except (FileNotFoundError, NotADirectoryError):
         return "missing"
     if stat.S_ISLNK(mode):
-        return f"is a link (to {os.readlink(path)!r}); a store has plain files: copy what it points to"
+        return f"is a link (to {os.readlink(os.fspath(path))!r}); a store has plain files: copy what it points to"
     if stat.S_ISDIR(mode):
         return "is a folder, not a file; move it out of the store"
     return None if stat.S_ISREG(mode) else "is a pipe or a device, not a file; remove it"

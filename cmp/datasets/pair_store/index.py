@@ -8,6 +8,7 @@ import os
 from array import array
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -109,7 +110,7 @@ class IndexBuilder:
         """The index of the pairs, sorted by video id; without its store_json."""
         order = sorted(range(len(self._videos)), key=lambda number: self._videos[number][0])
         ids, shard_bytes, counts = zip(*(self._videos[number] for number in order)) if order else ((), (), ())
-        arrays = {
+        arrays: dict[str, np.ndarray] = {
             "frames": np.frombuffer(self._frames, np.int64).reshape(-1, 2),
             "offset": np.frombuffer(self._offset, np.int64).reshape(-1, len(MEMBERS)),
             "size": np.frombuffer(self._size, np.int32).reshape(-1, len(MEMBERS)),
@@ -135,7 +136,7 @@ class IndexBuilder:
             The index (see `cmp.datasets.pair_store.format`), and the bytes of manifest.jsonl and index.npz by file
             name, in the order to write them.
         """
-        index = self.index()
+        index: dict[str, Any] = self.index()
         index["store_json"] = np.frombuffer((Path(root) / "store.json").read_bytes(), np.uint8)
         buffer = io.BytesIO()
         np.savez(buffer, **index)  # its zip entries carry a fixed date

@@ -176,7 +176,7 @@ class PairStore:
         They are its id, and its path in the folder that the store was made from.
         """
         finished = (self.path / "manifest.jsonl").is_file()
-        names = {video: (video,) for video in self.videos}
+        names: dict[str, tuple[str, ...]] = {video: (video,) for video in self.videos}
         for record in iterate_manifest(self.path) if finished else iterate_records(self.path):
             video, source = record.get("video_id"), record.get("source")
             path = source.get("path") if isinstance(source, dict) else None

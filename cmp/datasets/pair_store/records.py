@@ -10,7 +10,7 @@ import os
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from cmp.datasets.pair_store.format import (
     MAX_MEMBER_BYTES,
@@ -106,7 +106,7 @@ def stored_rows(record: Mapping, rejected: bool) -> list[dict]:
     return [row for row in record["dropped" if rejected else "samples"] if row.get("members") is not None]
 
 
-def check_record(record: object, *, whole: bool = True) -> None:
+def check_record(record: Any, *, whole: bool = True) -> None:
     """Refuse a record that no writer of this package made, even if its hash is right.
 
     Args:

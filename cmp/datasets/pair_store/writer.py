@@ -100,7 +100,7 @@ def begin_store(root: str | os.PathLike, settings: Mapping, about: Mapping) -> N
             (root / name).mkdir(exist_ok=True)
 
 
-def _flat(settings: dict) -> dict:
+def _flat(settings: Mapping) -> dict:
     """Bring nested settings to one level ("outer.inner"), so that a message can name the ones that differ."""
     inner = {f"{name}.{k}": v for name, value in settings.items() if isinstance(value, dict) for k, v in value.items()}
     return {name: value for name, value in settings.items() if not isinstance(value, dict)} | inner

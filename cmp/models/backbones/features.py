@@ -25,8 +25,8 @@ class ImageFeatures(NamedTuple):
 
     def each(self, function: Callable[[torch.Tensor], torch.Tensor]) -> "ImageFeatures":
         """The features with a function applied to every map."""
-        maps = (None if part is None else function(part) for part in self[:-1])
-        return ImageFeatures(*maps, nets=None if self.nets is None else tuple(map(function, self.nets)))
+        maps = {name: None if part is None else function(part) for name, part in zip(self._fields, self[:-1])}
+        return self._replace(**maps, nets=None if self.nets is None else tuple(map(function, self.nets)))
 
     @property
     def nbytes(self) -> int:

@@ -49,7 +49,7 @@ class ResNet(tv_resnet.ResNet):
     Source: He et al., CVPR 2016; dilation rule and conv5: the code of Zhan et al., CVPR 2019.
     """
 
-    ABOVE = ("conv5.",)  # keys of the layers above the backbone start so: no export has them
+    ABOVE: tuple[str, ...] = ("conv5.",)  # keys of the layers above the backbone start so: no export has them
 
     def __init__(
         self,
