@@ -11,7 +11,6 @@ LEFT_OUT = (
     "cmp.inference.annotation",
     "cmp.inference.discovered_files",
     "cmp.inference.export",
-    "cmp.inference.page_connections",
     "cmp.jobs",
 )
 

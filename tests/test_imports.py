@@ -8,7 +8,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 OPTIONAL = {
     "cmp.guidance.batched_kernels": "triton",  # imported on a CUDA device only
-    "cmp.inference.page_connections": "uvicorn",
+    "cmp.playground.connections": "uvicorn",
     "cmp.playground.handlers": "gradio",
 }
 MODULES = sorted(

@@ -51,8 +51,8 @@ def main(argv: Sequence[str] | None = None, *, prog: str = "playground.py") -> i
         with imports_can_be_interrupted():
             from cmp.checkpoints import read_checkpoint
             from cmp.inference import load_propagator
-            from cmp.inference.page_gate import is_loopback
             from cmp.playground import page, server
+            from cmp.playground.gate import is_loopback
         checkpoint = read_checkpoint(args.checkpoint)
         propagator = load_propagator(checkpoint, device=args.device)
     except (ValueError, OSError) as error:

@@ -30,9 +30,9 @@ from cmp.inference.arrows import (
     without_still_border,
 )
 from cmp.inference.interactive import Motion, draw_confidence, draw_moving_part, find_moving_part, read_shown_image
-from cmp.inference.page_gate import Session, Sessions
 from cmp.playground.methods import NETWORK, RANDOM, Comparison, Drawn, OpenImage
 from cmp.playground.page import ENDINGS, EXAMPLES, FPS, NUM_PARTS, SAMPLES
+from cmp.playground.sessions import Session, Sessions
 from cmp.video import write_video
 
 COMPARED_PX = 220  # long side of the flows that are shown side by side

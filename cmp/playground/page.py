@@ -10,8 +10,8 @@ from skimage import data
 
 from cmp.inference import MotionPropagator
 from cmp.inference.interactive import read_shown_image
-from cmp.inference.page_gate import Sessions
 from cmp.playground.methods import NETWORK, Comparison
+from cmp.playground.sessions import Sessions
 
 FILES = Path(__file__).resolve().parent
 SAMPLES = {"Astronaut": data.astronaut, "Cat": data.chelsea, "Coffee": data.coffee, "Rocket": data.rocket}

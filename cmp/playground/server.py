@@ -14,8 +14,9 @@ from typing import Any
 
 from cmp.inference.arrows import MAX_TEXT, check_arrows, check_clicks
 from cmp.inference.interactive import MAX_BYTES
-from cmp.inference.page_gate import PageGate, Session, Uploads
+from cmp.playground.gate import PageGate
 from cmp.playground.page import CSS, NUM_FRAMES, SAMPLES
+from cmp.playground.sessions import Session, Uploads
 
 MAX_STRENGTH = 2  # that arrows are multiplied by
 
@@ -59,7 +60,7 @@ def launch_page(
     """
     import uvicorn
 
-    from cmp.inference.page_connections import bounded_protocol
+    from cmp.playground.connections import bounded_protocol
 
     host = host.strip("[]")
     listening = _listen(host, port)

@@ -15,10 +15,10 @@ from PIL import Image
 from cmp.cli import playground as command
 from cmp.flow import FlowQuantizer, read_flow
 from cmp.inference import MotionPropagator
-from cmp.inference.page_gate import is_loopback
 from cmp.models import CMP, DiscreteLoss, MotionEncoder, PropagationDecoder, ResNet
 from cmp.playground import page as pages
 from cmp.playground import server
+from cmp.playground.gate import is_loopback
 from tools.playground import main
 
 ROOT = Path(__file__).resolve().parents[2]

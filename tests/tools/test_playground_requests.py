@@ -18,10 +18,10 @@ import torch
 from PIL import Image
 
 from cmp.flow import FlowQuantizer
-from cmp.inference import MotionPropagator, page_gate
+from cmp.inference import MotionPropagator
 from cmp.inference.arrows import MAX_ARROWS, MAX_TEXT
 from cmp.models import CMP, DiscreteLoss, MotionEncoder, PropagationDecoder, ResNet
-from cmp.playground import server
+from cmp.playground import gate, server, sessions
 from cmp.playground.page import build_page
 
 pytest.importorskip("gradio", reason="no gradio: pip install '.[playground]'")
@@ -141,10 +141,10 @@ def test_a_page_can_be_used_with_raw_requests_and_gets_its_files(client):
     done = client.call("on_upload", [{"path": token, "meta": {"_type": "gradio.FileData"}}], session="mine")
     assert done["success"] and done["output"]["data"][0]["width"] == 48
     results = open_page(client, "mine")
-    assert {path.rsplit("/", 1)[1] for path in results} == set(page_gate.RESULTS)
+    assert {path.rsplit("/", 1)[1] for path in results} == set(sessions.RESULTS)
     for path in results:
         status, headers, body = client.send("GET", path)
-        assert status == 200 and body and headers["content-type"] == page_gate.RESULTS[path.rsplit("/", 1)[1]][0]
+        assert status == 200 and body and headers["content-type"] == sessions.RESULTS[path.rsplit("/", 1)[1]][0]
         assert (
             headers["x-content-type-options"] == "nosniff"
             and "frame-ancestors 'none'" in (headers["content-security-policy"])
@@ -571,19 +571,19 @@ def test_several_files_or_fields_are_refused(client):
 
 def test_uploads_leave_no_file_and_the_unread_ones_are_few_and_forgotten(client, monkeypatch):
     before = sorted(client.folder.rglob("*"))
-    tokens = [json.loads(client.upload(image_file())[2])[0] for _ in range(page_gate.MAX_UPLOADS + 2)]
+    tokens = [json.loads(client.upload(image_file())[2])[0] for _ in range(sessions.MAX_UPLOADS + 2)]
     assert sorted(client.folder.rglob("*")) == before
     opened = [client.call("on_upload", [{"path": token}], session="many")["success"] for token in tokens[:4]]
     assert opened == [False, False, True, True]  # the oldest two made room
     assert not client.call("on_upload", [{"path": tokens[2]}], session="many")["success"]  # once
-    monkeypatch.setattr(page_gate, "UPLOAD_S", 0)
+    monkeypatch.setattr(sessions, "UPLOAD_S", 0)
     assert not client.call("on_upload", [{"path": tokens[5]}], session="many")["success"]
     gate = client.page.server.gate
     assert len(gate.uploads) == 0
 
 
 def test_open_pages_are_bounded_and_idle_ones_make_room(client, monkeypatch):
-    monkeypatch.setattr(page_gate, "MAX_SESSIONS", 3)
+    monkeypatch.setattr(sessions, "MAX_SESSIONS", 3)
     for i in range(6):
         client.call("on_sample", ["Cat"], session=f"one-of-many-{i}")
     assert len(client.page.sessions) <= 3 and len(list(client.folder.glob("page-*"))) <= 3
@@ -600,7 +600,7 @@ def test_bytes_on_the_disk_are_bounded(client, monkeypatch, limit):
     draw = dict(session=f"bytes-{limit}", event_data=arrows((9, 8, 20, 12)))
     client.call("on_draw", ["network"], **draw)
     before = sorted(client.folder.rglob("*"))
-    monkeypatch.setattr(page_gate, limit, 1000)
+    monkeypatch.setattr(sessions, limit, 1000)
     assert client.join("on_motion", [60, "network"], session=f"bytes-{limit}")[0] == 200
     told = client.messages(f"bytes-{limit}")
     assert any("take at most" in m.get("log", "") for m in told)
@@ -621,8 +621,8 @@ def test_drawing_on_and_on_takes_no_more_room(client):
 
 
 def test_answers_that_nobody_fetches_are_few(client):
-    asked = [client.join("on_sample", ["Cat"], session="deaf")[0] for _ in range(page_gate.MAX_WAITING + 4)]
-    assert asked == [200] * page_gate.MAX_WAITING + [429] * 4
+    asked = [client.join("on_sample", ["Cat"], session="deaf")[0] for _ in range(gate.MAX_WAITING + 4)]
+    assert asked == [200] * gate.MAX_WAITING + [429] * 4
 
 
 def test_pages_that_nobody_uses_are_forgotten_by_the_library_too(client, monkeypatch):
@@ -631,14 +631,14 @@ def test_pages_that_nobody_uses_are_forgotten_by_the_library_too(client, monkeyp
     queue, states = client.page._queue, client.page.app.state_holder
     assert "idle" in queue.pending_messages_per_session and "idle" in states
     folder = client.page.sessions.find("idle").folder
-    monkeypatch.setattr(page_gate, "IDLE_S", -1)
+    monkeypatch.setattr(sessions, "IDLE_S", -1)
     monkeypatch.setattr(client.page.server.gate, "sweep_s", 0.1)
     assert wait_until(lambda: "idle" not in queue.pending_messages_per_session and "idle" not in states)
     assert client.page.sessions.find("idle") is None and not folder.exists()
 
 
 def test_a_body_that_never_ends_is_given_up(client, monkeypatch):
-    monkeypatch.setattr(page_gate, "BODY_S", 0.3)
+    monkeypatch.setattr(gate, "BODY_S", 0.3)
     for path, kind in ((f"{API}/queue/join", "application/json"), (f"{API}/upload", "multipart/form-data; boundary=b")):
         with socket.create_connection(client.host.split(":"), timeout=30) as connection:
             head = f"POST {path} HTTP/1.1\r\nHost: {client.host}\r\nContent-Type: {kind}\r\nContent-Length: 100\r\n\r\n"

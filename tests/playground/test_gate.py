@@ -6,8 +6,9 @@ import json
 import numpy as np
 import pytest
 
-from cmp.inference import page_gate
-from cmp.inference.page_gate import PageGate, RefusedError, Sessions, Uploads
+from cmp.playground import sessions as page_sessions
+from cmp.playground.gate import PageGate
+from cmp.playground.sessions import RefusedError, Sessions, Uploads
 
 
 class Behind:
@@ -137,7 +138,7 @@ def test_folders_of_pages_have_random_names_and_go_with_them(tmp_path):
 
 
 def test_the_least_recently_used_page_without_a_connection_makes_room(tmp_path, monkeypatch):
-    monkeypatch.setattr(page_gate, "MAX_SESSIONS", 2)
+    monkeypatch.setattr(page_sessions, "MAX_SESSIONS", 2)
     sessions = Sessions(tmp_path)
     first, second = sessions.enter("first"), sessions.enter("second")
     first.connections = 1
@@ -149,7 +150,7 @@ def test_the_least_recently_used_page_without_a_connection_makes_room(tmp_path, 
 
 
 def test_images_of_pages_used_long_ago_are_given_up_when_memory_is_short(tmp_path, monkeypatch):
-    monkeypatch.setattr(page_gate, "MAX_SCENE_BYTES", 100)
+    monkeypatch.setattr(page_sessions, "MAX_SCENE_BYTES", 100)
     sessions = Sessions(tmp_path)
     opened = [sessions.enter(name) for name in "abc"]
     for i, session in enumerate(opened):

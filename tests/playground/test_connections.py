@@ -8,7 +8,7 @@ import pytest
 
 uvicorn = pytest.importorskip("uvicorn")
 
-from cmp.inference.page_connections import bounded_protocol  # noqa: E402
+from cmp.playground.connections import bounded_protocol  # noqa: E402
 
 SLOW = threading.Event()  # a slow request has reached the application
 GET = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"
