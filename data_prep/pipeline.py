@@ -18,7 +18,8 @@ import numpy as np
 from cmp.datasets.pair_store import ShardWriter, StoreWriteError, commit_record
 from cmp.flow.codec import encode_flow
 from cmp.video.find import VideoSource, fingerprint
-from cmp.video.readers import VideoReader, open_video
+from cmp.video.reader import VideoReader
+from cmp.video.readers import open_video
 from data_prep.deadlines import Deadline
 from data_prep.decisions import kept_and_dropped
 from data_prep.estimators import FlowEstimator, PrecomputedFlow

@@ -12,7 +12,7 @@ from functools import cached_property
 from pathlib import Path
 
 from cmp.images import read_header
-from cmp.video.readers import IMAGE_SUFFIXES, is_frame_name, list_frames
+from cmp.video.frames import IMAGE_SUFFIXES, is_frame_name, list_frames
 
 VIDEO_SUFFIXES = (
     ".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".m2v", ".ts", ".mts", ".m2ts", ".wmv", ".asf",

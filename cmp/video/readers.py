@@ -15,60 +15,22 @@ crash, so jobs over many videos run readers in child processes that can be kille
 from __future__ import annotations
 
 import os
-import re
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import NamedTuple, Protocol
 
 import av
 import numpy as np
 
-from cmp.images import SUFFIXES as IMAGE_SUFFIXES
-from cmp.images import ImageHeader, Levels, read_header, read_image, read_levels, turn
+from cmp.images import turn
+from cmp.video.frames import FramesReader
 from cmp.video.probe import FileProbe, open_container, packets, probe_file, reason_of
+from cmp.video.reader import Frame, Reader, VideoReader
 
 FILE_BACKENDS = ("auto", "decord", "pyav", "torchcodec", "torchcodec-cuda")  # what can be asked for files
 BACKENDS = (*FILE_BACKENDS, "frames")
 _BATCH_BYTES = 16 << 20  # of the frames in one request to decord or torchcodec; one frame is always allowed
 _WORTH_A_JUMP = 48  # a jump must save the decoding of this many frames
 _DECORD_BYTES = 256 << 20  # of the frames that decord passes before the file is opened anew
-_MAX_HEADERS = 1024  # headers that are read to find the common size of a folder of frames
-_MAX_NOTES = 5  # files of a folder that a problem names; the others are counted
-_MAX_LEVELS = 16  # frames from whose values black and white are found, in a folder of frames of more than 8 bits
-
-
-class Frame(NamedTuple):
-    """One decoded frame: its position from 0, seconds since the first frame, and (H, W, 3) uint8 RGB, upright."""
-
-    index: int  # type: ignore[assignment]  # hides tuple.index, which nobody calls on a frame
-    time_s: float
-    image: np.ndarray
-
-
-class VideoReader(Protocol):
-    """The interface of all readers. Use a reader as a context manager, or call `close`."""
-
-    backend: str  # "pyav", "decord", "torchcodec", "torchcodec-cuda" or "frames"
-    num_frames: int  # frames in the file, found without decoding them; fewer may be readable
-    fps: float  # frames per second, averaged over the file
-    size_hw: tuple[int, int]  # upright height and width, px
-    times_s: np.ndarray  # (num_frames,) float64, seconds since the first frame, rising
-    problem: str | None  # what was found wrong with the file so far; complete once `read` has ended
-
-    def read(self, indices: Iterable[int]) -> Iterator[Frame]:
-        """Yield the frames at these strictly rising positions. Call it once per reader.
-
-        It ends early, with `problem` set, if the file breaks off.
-
-        Raises ValueError if the positions do not rise, or are outside [0, num_frames).
-        """
-
-    def close(self) -> None: ...
-
-    def __enter__(self) -> VideoReader: ...
-
-    def __exit__(self, *exc: object) -> None: ...
 
 
 def open_video(
@@ -138,61 +100,7 @@ def check_backend(backend: str) -> None:
             raise ValueError(f"reader {backend}: needs a CUDA GPU, and torch finds none here; use torchcodec")
 
 
-def natural_key(name: str) -> tuple:
-    """A sort key that puts frame10 after frame9. Only the digits 0 to 9 are numbers, not those of other scripts."""
-    parts = re.split(r"([0-9]+)", name)  # text and digits in turn
-    return tuple((0, int(part), part) if i % 2 else (1, 0, part) for i, part in enumerate(parts))
-
-
-def list_frames(folder: str | os.PathLike) -> list[str]:
-    """Names of the image files directly in a folder, in natural order; hidden files are left out."""
-    with os.scandir(os.fspath(folder)) as entries:
-        names = [entry.name for entry in entries if is_frame_name(entry.name) and _is_file(entry)]
-    return sorted(names, key=natural_key)
-
-
-def _is_file(entry: os.DirEntry) -> bool:
-    """Whether an entry is an ordinary file, or a link to one; False for a link that leads to itself."""
-    try:
-        return entry.is_file()
-    except OSError:
-        return False
-
-
-def is_frame_name(name: str) -> bool:
-    """Whether a file of this name counts as one frame of a folder."""
-    return name.lower().endswith(IMAGE_SUFFIXES) and not name.startswith(".")
-
-
-class _Reader:
-    """The part that all readers share: closing, and the check of the requested positions."""
-
-    num_frames: int
-    problem: str | None
-
-    def close(self) -> None:
-        pass
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self.close()
-
-    def _checked(self, indices: Iterable[int]) -> list[int]:
-        wanted = [int(i) for i in indices]
-        if any(b <= a for a, b in zip(wanted, wanted[1:])):
-            raise ValueError("frame positions must rise strictly")
-        if wanted and (wanted[0] < 0 or wanted[-1] >= self.num_frames):
-            raise ValueError(f"frame positions must be in [0, {self.num_frames}), got {wanted[0]} .. {wanted[-1]}")
-        return wanted
-
-    def _note(self, problem: str) -> None:
-        if self.problem is None:
-            self.problem = problem
-
-
-class PyavReader(_Reader):
+class PyavReader(Reader):
     """FFmpeg through PyAV, one thread: decodes all frames in order and converts only the requested ones.
 
     If the next requested frame is far ahead, it jumps to the last key frame but one before it. A whole group of
@@ -227,7 +135,7 @@ class PyavReader(_Reader):
                     start = self._jump(index, target)
                     by_jump = None
                     if start is not None and self._jumps:
-                        container.seek(int(self._pts[start]), stream=stream)
+                        container.seek(self._stamp(start), stream=stream)
                         frames = self._decoded(container, stream, index, start)
                     elif start is not None:
                         by_jump = self._image_by_jump(start, target)
@@ -255,6 +163,11 @@ class PyavReader(_Reader):
     def _upright(self, decoded: av.VideoFrame) -> np.ndarray:
         return np.ascontiguousarray(turn(decoded.to_ndarray(format="rgb24"), self._probe.orientation))
 
+    def _stamp(self, index: int) -> int:
+        """The time stamp to seek to for a frame; only files whose stamps are reliable have frames to jump to."""
+        assert self._probe.pts is not None
+        return int(self._probe.pts[index])
+
     def _position(self, pts: int | None, otherwise: int) -> int:
         """The position of the frame with this stamp; `otherwise` where no frame has it."""
         position = len(self._pts) if pts is None else int(np.searchsorted(self._pts, pts))
@@ -272,7 +185,7 @@ class PyavReader(_Reader):
             with open_container(self._path) as (container, stream):
                 stream.thread_type = "NONE"
                 next(self._decoded(container, stream), None)
-                container.seek(int(self._pts[start]), stream=stream)
+                container.seek(self._stamp(start), stream=stream)
                 for index, decoded in self._decoded(container, stream, -1, start):
                     if index >= target:
                         return self._upright(decoded) if index == target and self._jumps is None else None
@@ -306,7 +219,7 @@ class PyavReader(_Reader):
                 index = self._position(frame.pts, last + 1 if start is None else -1)
                 if not landed and start is not None and index > start:
                     self._jumps = False
-                    container.seek(int(self._pts[0]), stream=stream)
+                    container.seek(self._stamp(0), stream=stream)
                     yield from self._decoded(container, stream, last)
                     return
                 landed |= index >= 0
@@ -318,7 +231,7 @@ class PyavReader(_Reader):
                         yield index, frame
 
 
-class DecordReader(_Reader):
+class DecordReader(Reader):
     """decord, one thread, batches of rising positions; for what it refuses see `open_video`.
 
     A long file is read in ranges of frames, and opened anew for each, so that no state of decord grows with its length.
@@ -410,7 +323,7 @@ def _turn_left(path: str | os.PathLike, probe: FileProbe, given: np.ndarray, bac
     return next(k for k in range(1, 9) if np.array_equal(turn(turn(grid, best), k), wanted))
 
 
-class TorchcodecReader(_Reader):
+class TorchcodecReader(Reader):
     """torchcodec, one thread, or the GPU's decoder: batches of rising positions; `open_video` states what it refuses.
 
     It does not report frames that the decoder invented in damaged parts. A frame whose time stamp is not the one that
@@ -496,111 +409,3 @@ class TorchcodecReader(_Reader):
         self._decoder = None
         if self._file is not None:
             self._file.close()
-
-
-class FramesReader(_Reader):
-    """A folder of image files in natural order; the video has the most common size among them.
-
-    Files of another size, and broken ones, are skipped and named in `problem`. At the beginning and the end (for
-    example a cover) they do not count as positions; in between they do, so that the times of the other frames stay
-    right.
-
-    Sizes are read from the headers of all files, or of 1024 spread over a longer folder. Images of more than 8 bits
-    are all scaled by the same levels, found in 16 of them, so that the brightness does not jump; see `cmp.images`.
-    """
-
-    backend = "frames"
-
-    def __init__(self, folder: str | os.PathLike, *, fps: float = 25.0) -> None:
-        if fps <= 0:
-            raise ValueError(f"fps must be above 0, got {fps}")
-        self._folder = Path(folder)
-        self._notes: list[str] = []
-        self.problem = None
-        names = list_frames(folder)
-        if not names:
-            raise ValueError(f"{folder}: contains no {', '.join(IMAGE_SUFFIXES)} frames")
-        self._headers: dict[str, ImageHeader | str] = {}  # or what is wrong with the file
-        for position in _spread(len(names), _MAX_HEADERS):
-            self._header(names[position])
-        known = [header for header in self._headers.values() if isinstance(header, ImageHeader)]
-        if not known:
-            raise ValueError(f"{folder}: none of its frames can be read; {self._headers[names[0]]}")
-        (self.size_hw, _), *_ = Counter(header.size_hw for header in known).most_common(1)
-        begin = next(i for i in range(len(names)) if self._fits(names[i]))
-        end = next(i for i in range(len(names), 0, -1) if self._fits(names[i - 1]))
-        self._names = names = names[begin:end]
-        self._levels = self._common_levels(names)
-        self._headers.clear()
-        self.num_frames, self.fps = len(names), float(fps)
-        self.times_s = np.arange(self.num_frames) / self.fps
-        first = self._load(names[0])
-        if not isinstance(first, str):
-            self.size_hw = first.shape[:2]  # may differ from the header's, see `read_header`
-
-    def read(self, indices: Iterable[int]) -> Iterator[Frame]:
-        wanted = self._checked(indices)
-        return self._read(wanted)
-
-    def _read(self, wanted: list[int]) -> Iterator[Frame]:
-        for index in wanted:
-            image = self._load(self._names[index])
-            if isinstance(image, str):
-                self._note(image)
-            elif image.shape[:2] != self.size_hw:
-                self._note_size(self._names[index], image.shape[:2])
-            else:
-                yield Frame(index, float(self.times_s[index]), image)
-
-    def _load(self, name: str) -> np.ndarray | str:
-        """Read a frame; returns what is wrong with it, as text, if it cannot be read."""
-        try:
-            return read_image(self._folder / name, levels=self._levels)
-        except (ValueError, OSError) as error:
-            return self._without_folder(error)
-
-    def _header(self, name: str) -> ImageHeader | str:
-        if name not in self._headers:
-            try:
-                self._headers[name] = read_header(self._folder / name)
-            except (ValueError, OSError) as error:
-                self._headers[name] = self._without_folder(error)
-        return self._headers[name]
-
-    def _fits(self, name: str) -> bool:
-        header = self._header(name)
-        if isinstance(header, str):
-            self._note(header)
-        elif header.size_hw != self.size_hw:
-            self._note_size(name, header.size_hw)
-        else:
-            return True
-        return False
-
-    def _common_levels(self, names: list[str]) -> Levels | None:
-        deep = [name for name in names if getattr(self._headers.get(name), "is_deep", False)]
-        found: list[Levels] = []
-        for position in _spread(len(deep), _MAX_LEVELS):
-            try:
-                levels = read_levels(self._folder / deep[position])
-            except (ValueError, OSError):
-                continue  # named when the frame is asked for
-            found += [] if levels is None else [levels]
-        return Levels(min(each.black for each in found), max(each.white for each in found)) if found else None
-
-    def _without_folder(self, error: Exception) -> str:
-        return str(error).replace(f"{self._folder}{os.sep}", "", 1)  # records must not depend on the videos' folder
-
-    def _note_size(self, name: str, size_hw: tuple[int, int]) -> None:
-        self._note(f"{name} is {size_hw} instead of {self.size_hw} (height, width)")
-
-    def _note(self, problem: str) -> None:
-        if problem not in self._notes:
-            self._notes.append(problem)
-        more = len(self._notes) - _MAX_NOTES
-        self.problem = "; ".join(self._notes[:_MAX_NOTES]) + (f"; and {more} more" if more > 0 else "")
-
-
-def _spread(count: int, at_most: int) -> list[int]:
-    """At most at_most positions below count, evenly spread from the first to the last."""
-    return np.unique(np.linspace(0, count - 1, min(count, at_most)).round().astype(int)).tolist() if count else []

@@ -16,8 +16,8 @@ import torch
 from PIL import Image
 
 from cmp.video import open_video, readers, write_video
+from cmp.video.frames import list_frames, natural_key
 from cmp.video.probe import probe_file
-from cmp.video.readers import natural_key
 from data_prep.settings import PrepareSettings
 
 HEIGHT, WIDTH = 48, 96
@@ -167,7 +167,7 @@ def test_only_the_digits_0_to_9_are_numbers_in_names(tmp_path):
         os.rename(os.path.join(tmp_path, "tmp.png"), os.path.join(tmp_path, name))
     found, reader = read(tmp_path, range(len(names)))
     assert reader.problem is None and len(found) == len(names)
-    order = readers.list_frames(tmp_path)
+    order = list_frames(tmp_path)
     assert sorted(order) == sorted(names) and order.index("f9.png") < order.index("f10.png")
 
 
