@@ -56,7 +56,6 @@ def prepare(
     forget_dropped: bool = False,
     jpeg_quality: int = 92,
     store_second: bool = False,
-    candidates_kernel: int | None = None,
     max_flow: float = 50.0,
     workers: int | None = None,
     reader: str = "auto",
@@ -84,7 +83,6 @@ def prepare(
         forget_dropped: do not store rejected pairs.
         jpeg_quality: of stored frames, 1 to 100.
         store_second: store the second frame too.
-        candidates_kernel: store guidance candidates, maxima in this odd kernel; None: none.
         max_flow: range of the training bins, px at stored size.
         workers: processes; None: one per core.
         reader: auto, pyav or decord.
@@ -126,7 +124,6 @@ def prepare(
         forget_dropped=forget_dropped,
         jpeg_quality=jpeg_quality,
         store_second=store_second,
-        candidates_kernel=candidates_kernel,
         max_flow_px=max_flow,
         thresholds=Thresholds(**thresholds),
         reader=reader,

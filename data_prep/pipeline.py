@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import io
 import json
 import os
 import time
@@ -281,14 +280,6 @@ def _write_pair(
     members = {"first.jpg": _jpeg(pair.images[0], settings.jpeg_quality), "flow.bin": payload}
     if settings.store_second:
         members["second.jpg"] = _jpeg(pair.images[1], settings.jpeg_quality)
-    if settings.candidates_kernel is not None:
-        # This imports scipy, a third of the start of a worker: only where candidates are wanted.
-        from cmp.guidance.watershed import local_maxima, motion_edges, watershed_map
-
-        points_yx = local_maxima(watershed_map(motion_edges(flow)), settings.candidates_kernel)
-        buffer = io.BytesIO()
-        np.save(buffer, points_yx.astype(np.int32), allow_pickle=False)
-        members["guides.npy"] = buffer.getvalue()
     members["json"] = json.dumps(meta, sort_keys=True).encode()
     row.update(shard.add(*pair.frames, members, rejected=bool(row["reasons"])))
     return row

@@ -32,7 +32,6 @@ class PrepareSettings:
     jpeg_quality: of the stored frames, 1 to 100.
     store_second: store frame t+k too.
     forget_dropped: do not store rejected pairs; looser thresholds cannot bring them back.
-    candidates_kernel: store the maxima of the watershed map under this odd kernel (before thinning); None for none.
     max_flow_px: range of the training bins at stored size, for the score beyond_share.
     reader: for files; a name of `cmp.video.readers.FILE_BACKENDS`.
     folder_fps: frames per second assumed for folders of frames.
@@ -52,7 +51,6 @@ class PrepareSettings:
     jpeg_quality: int = 92
     store_second: bool = False
     forget_dropped: bool = False
-    candidates_kernel: int | None = None
     max_flow_px: float = 50.0
     thresholds: Thresholds = field(default_factory=Thresholds)
     reader: str = "auto"
@@ -81,8 +79,6 @@ class PrepareSettings:
             raise ValueError("enlarge needs a short_side_px to enlarge to")
         if not 1 <= self.jpeg_quality <= 100:
             raise ValueError(f"jpeg_quality must lie in 1 .. 100, got {self.jpeg_quality}")
-        if self.candidates_kernel is not None and (self.candidates_kernel < 3 or self.candidates_kernel % 2 == 0):
-            raise ValueError(f"candidates_kernel must be odd and at least 3, got {self.candidates_kernel}")
         for name in ("folder_fps", "max_flow_px"):
             if not 0 < getattr(self, name) < math.inf:
                 raise ValueError(f"{name} must be above 0 and finite, got {getattr(self, name)}")
@@ -133,6 +129,9 @@ class PrepareSettings:
         """
         if str(kept.get("estimator")).partition(":")[0] == "files":
             raise ValueError("the flow of this store came from files: run prepare with its flags instead")
+        kept = dict(kept)
+        if kept.pop("candidates_kernel", None) is not None:
+            raise ValueError("this store has candidates for guidance points, which are not written any more")
         try:
             thresholds = Thresholds(**kept["thresholds"])
             return cls(**kept | {"thresholds": thresholds, "estimator_weights": estimator_weights})

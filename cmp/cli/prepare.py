@@ -116,10 +116,6 @@ def _add_storage_arguments(parser: argparse.ArgumentParser, defaults: type[Prepa
     )  # fmt: skip
     _add(stored, "--jpeg-quality", defaults.jpeg_quality, "of stored frames, 1 to 100", metavar="Q")
     stored.add_argument("--store-second", action="store_true", help="store the second frame too")
-    stored.add_argument(
-        "--candidates-kernel", type=int, metavar="K",
-        help="store guidance candidates: maxima of the watershed map in K x K px, K odd (default: none stored)",
-    )  # fmt: skip
 
 
 def _add_quality_arguments(parser: argparse.ArgumentParser, defaults: type[PrepareSettings]) -> None:
@@ -197,7 +193,6 @@ def settings_of(args: argparse.Namespace) -> PrepareSettings:
         jpeg_quality=args.jpeg_quality,
         store_second=args.store_second,
         forget_dropped=args.forget_dropped,
-        candidates_kernel=args.candidates_kernel,
         max_flow_px=args.max_flow,
         thresholds=Thresholds(**given_limits(args)),
         reader=args.reader,

@@ -43,23 +43,6 @@ def read_plain_file(path: str | os.PathLike, max_bytes: int) -> bytes:
         return file.read(about.st_size)
 
 
-def read_npy(data: bytes, name: str, check: Check | None = None) -> np.ndarray:
-    """Read the array of an .npy file; pickles are refused.
-
-    Args:
-        data: the file's bytes.
-        name: for messages.
-        check: called with name, shape and dtype before the values are read; raises ValueError to refuse them.
-
-    Raises:
-        ValueError: it is not an .npy file, or claims another size than it has; `name` is in the message.
-    """
-    try:
-        return _read_array(io.BytesIO(data), len(data), "array", check)
-    except Exception as error:  # numpy passes on errors of many types
-        raise ValueError(f"{name}: not an array that can be read ({error})") from error
-
-
 def read_npz(
     source: bytes | str | os.PathLike,
     name: str,
@@ -75,7 +58,7 @@ def read_npz(
         name: for messages.
         max_bytes: of all arrays read; None: any number, but stored, not compressed.
         keys: the arrays to read; names that the file lacks are left out. None: all.
-        check: as in `read_npy`.
+        check: called with name, shape and dtype before the values are read; raises ValueError to refuse them.
 
     Raises:
         FileNotFoundError: the file does not exist.

@@ -38,7 +38,7 @@ from tools.train import main as train
 from tools.verify_store import main as verify
 
 ROOT = Path(__file__).resolve().parents[2]
-SETTINGS = PrepareSettings(interval_frames=2, pairs_per_video=3, short_side_px=24, candidates_kernel=5)
+SETTINGS = PrepareSettings(interval_frames=2, pairs_per_video=3, short_side_px=24)
 pytestmark = pytest.mark.usefixtures("prepared_in_this_process")
 
 
@@ -339,21 +339,9 @@ def test_a_pipe_in_the_place_of_a_shard_blocks_nothing(store):
         PairStore(store).read(0)
 
 
-def npy(array):
-    buffer = io.BytesIO()
-    np.save(buffer, array)
-    return buffer.getvalue()
-
-
 @pytest.mark.parametrize(
     "member, data",
     [
-        ("guides.npy", npy(np.zeros((4, 2), np.int32))[:-8]),
-        ("guides.npy", npy(np.full((4, 2), 10**6, np.int32))),
-        ("guides.npy", npy(np.full((4, 2), -1, np.int32))),
-        ("guides.npy", npy(np.zeros((4, 3), np.int32))),
-        ("guides.npy", npy(np.zeros((4, 2)))),
-        ("guides.npy", b"x"),
         ("json", b"[]"),
         ("json", b"{}"),
         ("json", b"[" * 10**5),
@@ -371,9 +359,8 @@ def test_a_member_that_is_not_what_it_should_be_is_named_with_its_shard(store, m
         source.read(0)
     problems = left_out(store)
     assert problems and all(re.search(r"shards/.*\.tar: member .*-00000001-00000003", line) for line in problems)
-    if member != "guides.npy":
-        with pytest.raises(ValueError, match=r"\.tar: member"):
-            PropagationDataset(source, [], grid_stride_px=8, nms_kernel=3)[0]
+    with pytest.raises(ValueError, match=r"\.tar: member"):
+        PropagationDataset(source, [], grid_stride_px=8, nms_kernel=3)[0]
 
 
 @pytest.mark.parametrize("key", ["times_s", "frames", "video", "quality", "estimator"])

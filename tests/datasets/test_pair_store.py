@@ -41,7 +41,7 @@ HEIGHT, WIDTH = 24, 40
 SETTINGS = {"estimator": "none", "short_side_px": HEIGHT, "thresholds": {"still": 0.5}}
 
 
-def sample_members(seed, *, second=True, guides=True):
+def sample_members(seed, *, second=True, guides=False):
     """Members of one sample, with the arrays they hold."""
     rng = np.random.default_rng(seed)
     frames = [cv2.resize(rng.integers(0, 255, (3, 5, 3), np.uint8), (WIDTH, HEIGHT)) for _ in range(2)]
@@ -59,7 +59,7 @@ def sample_members(seed, *, second=True, guides=True):
         members["second.jpg"] = cv2.imencode(".jpg", frames[1][..., ::-1])[1].tobytes()
     if guides:
         members["guides.npy"] = npy.getvalue()
-    return members, frames, flow, points_yx
+    return members, frames, flow
 
 
 def write_store(root, videos, **kwargs):
@@ -89,9 +89,8 @@ def test_a_sample_is_read_back_as_it_was_written(store_dir):
     assert len(store) == 5 and store.videos == ["alpha-1", "beta_2"]
     for position in range(5):
         sample = store.read(position, second=True)
-        _, frames, flow, points_yx = sample_members(position)
+        _, frames, flow = sample_members(position)
         assert (sample.flow == flow).all() and sample.flow.dtype == np.float32
-        assert (sample.candidates == points_yx).all() and sample.candidates.dtype == np.int64
         for image, frame in zip((sample.first, sample.second), frames):
             assert image.shape == (HEIGHT, WIDTH, 3) and np.abs(image.astype(int) - frame).mean() < 6
         assert sample.meta["seed"] == position
@@ -109,10 +108,11 @@ def test_tar_and_webdataset_read_the_same_samples(store_dir):
     shards = [str(shard_path(store_dir, video)) for video in store.videos]
     theirs = list(webdataset.WebDataset(shards, shardshuffle=False, empty_check=False))
     assert [sample["__key__"] for sample in theirs] == [store.key_of(i) for i in range(len(store))]
+    written = [member for member in MEMBERS if member != "guides.npy"]  # only earlier versions wrote that one
     for position, sample in enumerate(theirs):
-        assert all(sample[member] == store.read_member(position, member) for member in MEMBERS)
+        assert all(sample[member] == store.read_member(position, member) for member in written)
     listed = subprocess.run(["tar", "tf", shards[0]], capture_output=True, text=True, check=True)
-    assert listed.stdout.split() == [f"{store.key_of(i)}.{member}" for i in range(3) for member in MEMBERS]
+    assert listed.stdout.split() == [f"{store.key_of(i)}.{member}" for i in range(3) for member in written]
     assert listed.stderr == ""
     with tarfile.open(shards[1]) as tar:
         assert {(m.mtime, m.uid, m.uname, m.mode) for m in tar.getmembers()} == {(0, 0, "", 0o644)}
@@ -127,9 +127,18 @@ def test_the_same_samples_give_the_same_bytes_at_another_time(tmp_path, monkeypa
     assert len(contents[0]) == 5 and contents[0] == contents[1]
 
 
-def test_samples_without_second_frame_and_candidates_say_so(tmp_path):
-    store = PairStore(write_store(tmp_path / "s", {"v": 1}, second=False, guides=False))
-    assert store[0].second is None and store[0].candidates is None and not store.has(0, "second.jpg")
+def test_a_store_of_an_earlier_version_with_points_in_it_is_read_and_verified(tmp_path):
+    root = write_store(tmp_path / "s", {"v": 1}, guides=True)
+    store = PairStore(root)
+    assert store.has(0, "guides.npy") and (store[0].flow == sample_members(0)[2]).all()
+    assert np.load(io.BytesIO(store.read_member(0, "guides.npy"))).shape == (7, 2)
+    damaged = [damage for damage in check_store(root) if "not a video record" not in damage.problem]
+    assert damaged == []  # the records of this file's stores lack fields of preparation
+
+
+def test_samples_without_second_frame_say_so(tmp_path):
+    store = PairStore(write_store(tmp_path / "s", {"v": 1}, second=False))
+    assert store[0].second is None and not store.has(0, "second.jpg")
     with pytest.raises(ValueError, match="without its second frame"):
         store.read(0, second=True)
     with pytest.raises(ValueError, match="guides.npy is not in this store"):

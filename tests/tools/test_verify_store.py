@@ -35,7 +35,7 @@ def made(tmp_path_factory):
         ground = cv2.resize(noise, (102, 56))
         write_video(root / "videos" / name, (ground[:, 3 * i : 3 * i + 72] for i in range(10)), 25)
     (root / "videos" / "text.mp4").write_text("not a video")
-    settings = PrepareSettings(interval_frames=2, pairs_per_video=2, short_side_px=24, candidates_kernel=5)
+    settings = PrepareSettings(interval_frames=2, pairs_per_video=2, short_side_px=24)
     prepare_folder(root / "videos", root / "store", settings, num_workers=1, show_progress=False)
     return root
 

@@ -14,7 +14,7 @@ A sample is a run of tar members that share a key, `<video_id>-<first frame>-<se
     <key>.first.jpg    frame t, JPEG
     <key>.second.jpg   frame t+k; only in stores made with it
     <key>.flow.bin     flow from t to t+k in pixels of the stored frame; payload of `cmp.flow.encode_flow`
-    <key>.guides.npy   (N, 2) int32 candidates for guidance points (y, x); only in stores made with them
+    <key>.guides.npy   only in stores of earlier versions, where it was asked for: points that nothing reads
     <key>.json         video, frame numbers, time stamps, sizes, estimator, quality scores, and the flow's header
                        ("flow": codec, bound, step, measured error), which decodes the payload
 

@@ -17,7 +17,7 @@ import numpy as np
 from cmp.datasets.pair_store.format import MEMBERS, parse_object, read_about, sample_key, shard_path
 from cmp.datasets.pair_store.index import IndexBuilder, check_index, load_index
 from cmp.datasets.pair_store.records import iterate_manifest, iterate_records
-from cmp.flow.bounded import open_without_waiting, read_npy
+from cmp.flow.bounded import open_without_waiting
 from cmp.flow.codec import open_flow
 from cmp.flow.field import FlowField
 from cmp.images import decode_image
@@ -31,14 +31,12 @@ class PairSample:
 
     first: (H, W, 3) uint8 RGB, frame t; second: the same of frame t+k, or None if not asked for.
     flow: (H, W, 2) float32, px of the stored frame from t to t+k; channel 0 is x (right), 1 is y (down).
-    candidates: (N, 2) int64 candidates for guidance points (y, x), or None if the store has none.
     meta: the sample's JSON (see `cmp.datasets.pair_store.format`).
     """
 
     first: np.ndarray
     second: np.ndarray | None
     flow: np.ndarray
-    candidates: np.ndarray | None
     meta: dict
 
 
@@ -130,14 +128,10 @@ class PairStore:
             raise ValueError(f"{self.path}: {self.key_of(position)} was stored without its second frame")
         meta, flow = self._meta_and_flow(position)
         first = self._image(position, "first.jpg", flow.shape[:2])
-        candidates = None
-        if self.has(position, "guides.npy"):
-            candidates = self._candidates(position, flow.shape[:2])
         return PairSample(
             first=first,
             second=self._image(position, "second.jpg", flow.shape[:2]) if second else None,
             flow=np.asarray(flow),
-            candidates=candidates,
             meta=meta,
         )
 
@@ -206,15 +200,6 @@ class PairStore:
     def read_meta(self, position: int) -> dict:
         """Read the JSON of one sample. ValueError names shard and member if it is not an object."""
         return parse_object(self.read_member(position, "json"), self.place_of(position, "json"))
-
-    def _candidates(self, position: int, size_hw: tuple[int, int]) -> np.ndarray:
-        place = self.place_of(position, "guides.npy")
-        points_yx = read_npy(self.read_member(position, "guides.npy"), place)
-        if points_yx.dtype.kind not in "iu" or points_yx.ndim != 2 or points_yx.shape[1] != 2:
-            raise ValueError(f"{place} must be whole numbers (N, 2), got {points_yx.dtype} {points_yx.shape}")
-        if not ((points_yx >= 0) & (points_yx < size_hw)).all():
-            raise ValueError(f"{place} has points outside the frame of {size_hw} px (height, width)")
-        return points_yx.astype(np.int64)
 
     def _image(self, position: int, member: str, size_hw: tuple[int, int]) -> np.ndarray:
         name = self.place_of(position, member)
