@@ -9,7 +9,8 @@ webdataset. `PropagationDataset` over a `PairStore` is better where the store is
   Some pairs come again sooner, others later.
 - Shards are divided among processes and workers, not pairs: those with short shards begin their next epoch earlier.
 - New thresholds have no effect. A shard contains what was kept when it was written.
-- Checksums are in the index, which is not read. Damage is found only where a pair can then not be decoded.
+- A pair that is damaged is left out, with a line on stderr. Checksums are compared where the record of a shard is next
+  to it (`shard_members`); of tar files alone damage is found only where a pair can then not be decoded.
 - A stream cannot supply the image of another video, and it has no list of paths, so no `val_list`. Use it for training,
   and validate on a store.
 """
@@ -27,6 +28,7 @@ from mmengine.dist import get_dist_info
 from cmp.addresses import open_address
 from cmp.datasets.pair_store.format import parse_object
 from cmp.datasets.propagation import PropagationDataset
+from cmp.datasets.shard_members import Unusable, stream_members
 from cmp.datasets.splits import split_positions
 from cmp.flow import FlowField
 from cmp.flow.codec import open_flow
@@ -170,6 +172,7 @@ class StreamedPairs(torch.utils.data.IterableDataset):
         if buffer_pairs < 1:
             raise ValueError(f"buffer_pairs must be at least 1, got {buffer_pairs}")
         self.buffer_pairs, self.seed = buffer_pairs, seed
+        self._said: set[str] = set()
         self._source = _CurrentPair()
         self._samples = PropagationDataset(self._source, transforms, part="all", seed=seed, **sampling)
 
@@ -198,22 +201,36 @@ class StreamedPairs(torch.utils.data.IterableDataset):
             mine = [self.shards[i] for i in order[first::step]]
             count = 0
             for stored in self._stored(mine, random.Random(f"{drawn} {first} {step}")):
+                try:
+                    sample = self._sample(stored, epoch)
+                except ValueError as error:
+                    self._say_left_out(str(error))
+                    continue
                 count += 1
-                yield self._sample(stored, epoch)
+                yield sample
             if not count:
-                raise ValueError(f"no pairs in {len(mine)} shards, such as {mine[0]}")
+                raise ValueError(f"no pairs that can be used in {len(mine)} shards, such as {mine[0]}")
             epoch += 1
+
+    def _say_left_out(self, problem: str) -> None:
+        """Print a line, once in each process and worker."""
+        if problem not in self._said:
+            self._said.add(problem)
+            print(f"left out: {problem}", file=sys.stderr, flush=True)
 
     def _stored(self, shards: Sequence[str], rng: random.Random) -> Iterator[dict]:
         """The members of each pair of these shards, in shuffled order."""
         from webdataset.filters import _shuffle
-        from webdataset.tariterators import group_by_keys, tar_file_expander
+        from webdataset.tariterators import group_by_keys
 
-        pairs = group_by_keys(tar_file_expander(_open(shards)))
+        pairs = group_by_keys(stream_members(shards))
         yield from _shuffle(pairs, bufsize=self.buffer_pairs, initial=self.buffer_pairs, rng=rng)
 
     def _sample(self, stored: dict, epoch: int) -> dict:
         key, place = stored["__key__"], f"{stored['__url__']}: {stored['__key__']}"
+        for name, content in stored.items():
+            if isinstance(content, Unusable):
+                raise ValueError(f"{place}.{name}: {content}")
         try:
             meta = parse_object(stored["json"], place)
             flow = open_flow(stored["flow.bin"], meta["flow"])
@@ -227,12 +244,3 @@ class StreamedPairs(torch.utils.data.IterableDataset):
         sample = self._samples[0, (epoch << 32) | zlib.crc32(key.encode())]
         del sample["index"]
         return dict(sample, key=key, video=PurePosixPath(stored["__url__"]).stem)
-
-
-def _open(shards: Sequence[str]) -> Iterator[dict]:
-    """Open one shard after the other, as webdataset's expander takes them."""
-    import fsspec
-
-    for address in shards:
-        with fsspec.open(address, "rb") as stream:
-            yield dict(url=address, stream=stream)

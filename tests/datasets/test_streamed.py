@@ -2,6 +2,9 @@
 
 import itertools
 import json
+import shutil
+import tarfile
+import tracemalloc
 from pathlib import Path
 
 import cv2
@@ -124,12 +127,72 @@ def test_whole_videos_are_held_out_as_from_a_store(store, tmp_path):
         list_shards(str(store), part="train")
 
 
-def test_a_damaged_pair_and_wrong_numbers_are_named(store, tmp_path):
-    data = bytearray((store / "shards" / "d.tar").read_bytes())
-    start = data.index(b"\xff\xd8")  # the JPEG
+def damaged_copy(store, folder, name, change):
+    """A copy of a store in which one shard was changed by a function of its bytes."""
+    root = folder / name
+    shutil.copytree(store, root)
+    path = root / "shards" / "c.tar"
+    path.write_bytes(change(bytearray(path.read_bytes())))
+    return root
+
+
+def flipped(data):
+    """One bit in the middle of the first JPEG's pixels: it still decodes, to other colors."""
+    end = data.index(b"\xff\xd9")
+    data[end - 40] ^= 1
+    return data
+
+
+def without_image(data):
+    start = data.index(b"\xff\xd8")
     data[start : start + 2] = b"\0\0"
-    (tmp_path / "d.tar").write_bytes(data)
-    with pytest.raises(ValueError, match="d.tar: d-00000000-00000005"):
+    return data
+
+
+def as_large(data):
+    """In place of the last pair, the header of a member that claims 300 MB."""
+    header = tarfile.TarInfo.frombuf(data[:512], "ascii", "strict")
+    header.name, header.size = header.name.replace("00000000-00000005", "00000090-00000095"), 300 << 20
+    return bytes(data[: data.index(b"c-00000030")]) + header.tobuf(tarfile.USTAR_FORMAT) + bytes(1000)
+
+
+@pytest.mark.parametrize(
+    "change, left, said",
+    [
+        (flipped, 9, "c-00000000-00000005.first.jpg: damaged: its checksum differs"),
+        (without_image, 9, "c-00000000-00000005.first.jpg: damaged: its checksum differs"),
+        (lambda data: data[: len(data) * 6 // 10], 8, "the shard breaks off here"),
+        (as_large, 9, "bytes, at most 268435456 are read"),
+    ],
+)
+def test_a_damaged_pair_is_left_out_with_a_line_and_no_other(store, tmp_path, capsys, change, left, said):
+    root = damaged_copy(store, tmp_path, "damaged", change)
+    stream = StreamedPairs(str(root), (), buffer_pairs=1, **GRID)
+    tracemalloc.start()
+    found = keys(stream, left)
+    assert tracemalloc.get_traced_memory()[1] < 30 << 20
+    tracemalloc.stop()
+    assert len(set(found)) == left and sum(key.startswith("c-") for key in found) == left - 6
+    keys(stream, 2 * left)
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1 and lines[0].startswith(f"left out: file://{root}/shards/c.tar: c-") and said in lines[0]
+
+
+def test_without_a_record_only_what_cannot_be_decoded_is_left_out(store, tmp_path, capsys):
+    root = damaged_copy(store, tmp_path, "damaged", without_image)
+    shutil.rmtree(root / "videos")
+    assert len(set(keys(StreamedPairs(str(root), (), **GRID), 9))) == 9
+    assert "c-00000000-00000005 cannot be decoded" in capsys.readouterr().err
+    (root / "videos").mkdir()
+    (root / "videos" / "c.json").write_text('{"video_id": "c"')
+    with pytest.raises(ValueError, match=r"videos/c.json: not readable as JSON"):
+        keys(StreamedPairs(str(root), (), **GRID), 10)
+
+
+def test_where_no_pair_can_be_used_and_wrong_numbers_are_refused(store, tmp_path, capsys):
+    data = bytearray((store / "shards" / "d.tar").read_bytes())
+    (tmp_path / "d.tar").write_bytes(without_image(data))
+    with pytest.raises(ValueError, match="no pairs that can be used in 1 shards, such as .*d.tar"):
         next(iter(StreamedPairs([str(tmp_path / "d.tar")], (), **GRID)))
     with pytest.raises(ValueError, match="buffer_pairs must be at least 1"):
         StreamedPairs(str(store), (), buffer_pairs=0, **GRID)
