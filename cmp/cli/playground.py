@@ -3,6 +3,7 @@
 Example:
     cmp-motion playground ckpt_iter_42000.pth.tar
     cmp-motion playground                               # the starter network, which comes with the package
+    cmp-motion playground --video my_video.mp4          # a frame of it, and how it really moved
 
 Needs the extra: pip install "cmp-motion[playground]". Nothing is fetched from a network, and nothing sent to one. Other
 machines are let in by --host 0.0.0.0, without a password.
@@ -33,6 +34,11 @@ def parse_args(argv: Sequence[str] | None, prog: str = "playground.py") -> argpa
     parser.add_argument("--port", type=int, default=7860, help="port to listen on (default: %(default)s)")
     parser.add_argument(
         "--long-side", type=int, default=384, metavar="PX", help="shrink images to this (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--video",
+        metavar="FILE",
+        help="open with the middle frame of this video (or folder of frames), and its true motion to compare with",
     )
     parser.add_argument("--device", default="cpu", help="where to compute (default: %(default)s)")
     return parser.parse_args(argv)
@@ -75,13 +81,14 @@ def main(argv: Sequence[str] | None = None, *, prog: str = "playground.py") -> i
                 name=Path(args.checkpoint).name,
                 long_side_px=args.long_side,
                 trained_px=checkpoint.short_side_px,
+                video=args.video,
             )
             names = {"allowed_hosts": args.allow_host} if args.allow_host else {}
             server.launch_page(built, host=args.host, port=args.port, **names)
         except ImportError as error:
             say(prog, f'{error}: install the extra with pip install "cmp-motion[playground]"')
             return 2
-        except OSError as error:
+        except (OSError, ValueError) as error:
             say(prog, error)
             return 2
     if terminated:  # Ctrl-C has its line, of `run_command`

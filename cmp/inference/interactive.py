@@ -69,6 +69,18 @@ def read_shown_image(
         image = read_image(path, max_pixels=max_pixels, max_bytes=max_bytes)
     except ValueError as error:  # a page must not show where the file lies
         raise ValueError(str(error).replace(str(path), f"{path.name}:", 1)) from error
+    try:
+        return shrink_to_show(image, long_side_px)
+    except ValueError as error:
+        raise ValueError(f"{path.name}: {error}") from None
+
+
+def shrink_to_show(image: np.ndarray, long_side_px: int) -> np.ndarray:
+    """Shrink (H, W, 3) uint8 RGB so that its longer side is long_side_px, and cut it to even sides.
+
+    Raises:
+        ValueError: a side is under 16 px then.
+    """
     height, width = image.shape[:2]
     ratio = min(1.0, long_side_px / max(width, height))
     if ratio < 1:
@@ -76,9 +88,7 @@ def read_shown_image(
         image = np.array(Image.fromarray(image).resize(size, Image.Resampling.LANCZOS))
     image = image[: image.shape[0] // 2 * 2, : image.shape[1] // 2 * 2]
     if min(image.shape[:2]) < MIN_SIDE_PX:
-        raise ValueError(
-            f"{path.name}: each side must have at least {MIN_SIDE_PX} px of {long_side_px}, got {width} x {height}"
-        )
+        raise ValueError(f"each side must have at least {MIN_SIDE_PX} px of {long_side_px}, got {width} x {height}")
     return image
 
 

@@ -2,7 +2,7 @@
 // An arrow is [x0, y0, x1, y1] in pixels of the image, pixel centers at whole numbers. Where x1 = x0 and y1 = y0 it is a
 // still point. props.value is a scene: image (data URL), width, height, arrows to begin with, hold, border ([x, y], ...:
 // the still points that the server adds if hold is on), borderGap (px, within which an arrow's start replaces one),
-// maxArrows. Or it is an answer to clicks on an object: overlay (data URL of the image with the object, or null).
+// maxArrows, ghost (the true motion of a video, as arrows, which is only shown) and ghostText. Or it is an answer to clicks on an object: overlay (data URL of the image with the object, or null).
 const SHARPER = 2; // canvas pixels per image pixel, so that arrows are not coarse
 const CLICK_PX = 4; // a drag shorter than this on the screen is a click
 const GRAB_PX = 9; // a start or a tip is grabbed within this on the screen
@@ -11,6 +11,7 @@ const stage = element.querySelector(".stage");
 const canvas = element.querySelector("canvas");
 const count = element.querySelector(".count");
 const hold = element.querySelector(".hold");
+const ghost = element.querySelector(".ghost");
 const strength = element.querySelector(".strength");
 const strengthShown = element.querySelector(".strength-shown");
 const arrowsFile = element.querySelector(".arrows-file");
@@ -46,6 +47,7 @@ function paintClicks(unit) {
 }
 
 function paintArrows(unit) {
+  if (ghost.checked) for (const arrow of scene.ghost) drawGhost(arrow, unit);
   const drawn = pending ? [...arrows, pending] : arrows;
   for (const [x, y] of stillBorder(drawn)) drawDot(x, y, 2.2 * unit, "#e8262c", unit);
   if (selected >= 0 && selected < arrows.length && !pending) drawHalo(arrows[selected], unit);
@@ -102,6 +104,21 @@ function drawDot(x, y, radius, color, unit) {
   pen.lineWidth = 1.2 * unit;
   pen.fill();
   pen.stroke();
+}
+
+function drawGhost([x0, y0, x1, y1], unit) {
+  for (const [color, width] of [["rgba(0, 0, 0, 0.35)", 2.2 * unit], ["rgba(110, 235, 255, 0.8)", 1.1 * unit]]) {
+    pen.strokeStyle = pen.fillStyle = color;
+    pen.lineWidth = width;
+    pen.lineCap = "round";
+    pen.beginPath();
+    pen.moveTo(x0, y0);
+    pen.lineTo(x1, y1);
+    pen.stroke();
+    pen.beginPath();
+    pen.arc(x1, y1, 0.9 * width, 0, 2 * Math.PI); // at the end, where the pixel went
+    pen.fill();
+  }
 }
 
 function drawHalo([x0, y0, x1, y1], unit) {
@@ -329,6 +346,7 @@ element.querySelector(".modes").addEventListener("change", (event) => {
 });
 
 hold.addEventListener("change", () => image && send());
+ghost.addEventListener("change", paint);
 strength.addEventListener("input", () => {
   strengthShown.textContent = Number(strength.value).toFixed(2) + " ×";
   paint();
@@ -443,6 +461,8 @@ function load() {
     pending = pressedAt = grabbed = cursor = null;
     selected = -1;
     hold.checked = scene.hold;
+    element.querySelector(".ghost-option").hidden = !scene.ghost.length;
+    element.querySelector(".ghost-text").textContent = scene.ghostText;
     strength.value = 1;
     strengthShown.textContent = "1.00 ×";
     canvas.width = SHARPER * scene.width;

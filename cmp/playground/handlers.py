@@ -4,9 +4,8 @@ import base64
 import html
 import io
 import json
-import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import cv2
@@ -29,12 +28,14 @@ from cmp.inference.arrows import (
     with_still_border,
     without_still_border,
 )
-from cmp.inference.interactive import Motion, draw_confidence, draw_moving_part, find_moving_part, read_shown_image
+from cmp.inference.interactive import Motion, draw_confidence, draw_moving_part, find_moving_part
 from cmp.playground.methods import NETWORK, RANDOM, Comparison, Drawn, OpenImage
-from cmp.playground.page import ENDINGS, EXAMPLES, FPS, NUM_PARTS, SAMPLES
+from cmp.playground.page import ENDINGS, FPS, NUM_PARTS
+from cmp.playground.samples import Sample
 from cmp.playground.sessions import Session, Sessions
 from cmp.video import write_video
 
+NO_ARROWS = np.empty((0, 4))
 COMPARED_PX = 220  # long side of the flows that are shown side by side
 
 
@@ -44,20 +45,32 @@ class Handlers:
     Args:
         comparison: the network and what it is compared with.
         sessions: the open pages.
+        samples: what reads the images of the list, by name.
         long_side_px: images are shrunk to this.
+
+    Raises:
+        FileNotFoundError, ValueError: the first sample cannot be read.
     """
 
-    def __init__(self, comparison: Comparison, sessions: Sessions, long_side_px: int) -> None:
+    def __init__(
+        self,
+        comparison: Comparison,
+        sessions: Sessions,
+        samples: Mapping[str, Callable[[], Sample]],
+        long_side_px: int,
+    ) -> None:
         self.comparison, self.sessions, self.long_side_px = comparison, sessions, long_side_px
-        # The image that every page opens with is encoded once, before the first page asks for it.
-        self._first = next(iter(SAMPLES))
-        self._opened_first = comparison.open(_shrunk(SAMPLES[self._first](), long_side_px))
+        self._samples = samples
+        # The image that every page opens with is read and encoded once, before the first page asks for it.
+        self._first = next(iter(samples))
+        self._first_sample = samples[self._first]()
+        self._opened_first = comparison.open(self._first_sample.image)
         self._wheel = _as_data_url(color_wheel_key(104))
 
-    def _show(self, session: Session, opened: OpenImage, arrows: list[list[float]], hold: bool = True) -> tuple:
+    def _show(self, session: Session, opened: OpenImage, sample: Sample) -> tuple:
         """What all parts of the page show once an image is open; the page sends its arrows next."""
         self.sessions.set_scene(session, opened, self._num_bytes(opened))
-        return self._canvas(opened, arrows, hold), *_nothing(f"{_size(opened)}. Draw an arrow."), *_no_motion(), ""
+        return self._canvas(opened, sample), *_nothing(f"{_size(opened)}. Draw an arrow."), *_no_motion(), ""
 
     def _num_bytes(self, opened: OpenImage) -> int:
         """Memory that an open image takes, with the encoding of random weights, which may follow."""
@@ -65,14 +78,16 @@ class Handlers:
         features = scene.encoded.features.nbytes
         return scene.image.nbytes + scene.small.nbytes + features * (2 if RANDOM in self.comparison.methods else 1)
 
-    def _canvas(self, opened: OpenImage, arrows: list[list[float]], hold: bool) -> dict:
-        """The value of the canvas: the image and the arrows to begin with."""
+    def _canvas(self, opened: OpenImage, sample: Sample, hold: bool = True) -> dict:
+        """The value of the canvas: the image, the arrows to begin with, and the true motion of a video."""
         height, width = opened.scene.image.shape[:2]
         return dict(
             image=_as_data_url(opened.scene.image),
             width=width,
             height=height,
-            arrows=arrows,
+            arrows=sample.arrows.round(1).tolist(),
+            ghost=sample.ghost.tolist(),
+            ghostText=sample.ghost_text,
             hold=hold,
             border=border_points((height, width)).tolist(),
             borderGap=border_gap_px((height, width)),
@@ -81,17 +96,17 @@ class Handlers:
         )
 
     def on_sample(self, which: str | None, request: gr.Request) -> tuple:
-        """Open a photograph of the list, with its example arrow."""
+        """Open an image of the list, with its example arrow."""
         session = self.sessions.enter(request.session_hash)
         if which is None:  # an image that was sent has taken its place
             return tuple(gr.skip() for _ in range(NUM_PARTS))
         if which == self._first:
-            opened = self._opened_first
-        else:
-            opened = self.comparison.open(_shrunk(SAMPLES[which](), self.long_side_px))
-        height, width = opened.scene.image.shape[:2]
-        sides = np.array([width, height, width, height])
-        return self._show(session, opened, (np.array(EXAMPLES[which]) * sides).round(1).tolist())
+            return self._show(session, self._opened_first, self._first_sample)
+        try:
+            sample = self._samples[which]()
+        except (ValueError, OSError):  # a video that was there when the page was built
+            raise gr.Error("This video cannot be opened any more.", print_exception=False) from None
+        return self._show(session, self.comparison.open(sample.image), sample)
 
     def on_upload(self, _: None, request: gr.Request) -> tuple:
         """Open an image that was sent."""
@@ -99,7 +114,7 @@ class Handlers:
         image, session.upload = session.upload, None
         if image is None:
             raise gr.Error("The file is not there any more: choose it again.", print_exception=False)
-        return *self._show(session, self.comparison.open(image), []), None
+        return *self._show(session, self.comparison.open(image), Sample(image, NO_ARROWS, NO_ARROWS)), None
 
     def on_arrows(self, event: gr.EventData, request: gr.Request) -> dict:
         """The canvas with the arrows of a file on the open image; it sends them next."""
@@ -115,7 +130,7 @@ class Handlers:
             gr.Warning(html.escape(f"This file of arrows cannot be used: {error}"))
             return gr.skip()
         arrows, hold = without_still_border(arrows, size_hw)
-        return self._canvas(opened, arrows.round(1).tolist(), hold)
+        return self._canvas(opened, Sample(opened.scene.image, arrows, NO_ARROWS), hold)
 
     def on_find(self, event: gr.EventData, request: gr.Request) -> tuple:
         """The canvas with the object under the clicks, found by pokes, and the status."""
@@ -309,14 +324,6 @@ def _no_motion() -> tuple:
 def _unready() -> list:
     """The download buttons while their files are not written."""
     return [gr.DownloadButton(interactive=False, value=None) for _ in ENDINGS]
-
-
-def _shrunk(image: np.ndarray, long_side_px: int) -> np.ndarray:
-    """A bundled photograph the way `read_shown_image` would give it."""
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "sample.png"
-        Image.fromarray(image).save(path, compress_level=1)
-        return read_shown_image(path, long_side_px=long_side_px)
 
 
 def _thumbnail(image: np.ndarray) -> np.ndarray:

@@ -3,25 +3,17 @@
 from __future__ import annotations
 
 import html
+from os import PathLike
 from pathlib import Path
 from types import SimpleNamespace
-
-from skimage import data
 
 from cmp.inference import MotionPropagator
 from cmp.inference.interactive import read_shown_image
 from cmp.playground.methods import NETWORK, Comparison
+from cmp.playground.samples import list_samples
 from cmp.playground.sessions import Sessions
 
 FILES = Path(__file__).resolve().parent
-SAMPLES = {"Astronaut": data.astronaut, "Cat": data.chelsea, "Coffee": data.coffee, "Rocket": data.rocket}
-# The arrows that a sample opens with: x0, y0, x1, y1 in shares of its width and height.
-EXAMPLES = {
-    "Astronaut": [(0.43, 0.25, 0.51, 0.25)],
-    "Cat": [(0.49, 0.47, 0.57, 0.42)],
-    "Coffee": [(0.50, 0.52, 0.58, 0.52)],
-    "Rocket": [(0.51, 0.50, 0.51, 0.40)],
-}
 FPS = 12.5
 NUM_FRAMES = (2, 60)  # of the video
 IMAGE = dict(buttons=["fullscreen"], format="png")
@@ -50,7 +42,13 @@ More in the documentation: <code>docs/playground.md</code>, <code>docs/animate.m
 
 
 def build_page(
-    propagator: MotionPropagator, folder: Path, *, name: str, long_side_px: int = 384, trained_px: int | None = None
+    propagator: MotionPropagator,
+    folder: Path,
+    *,
+    name: str,
+    long_side_px: int = 384,
+    trained_px: int | None = None,
+    video: str | PathLike | None = None,
 ):
     """The page as Gradio Blocks, to be served by `cmp.playground.server.launch_page`.
 
@@ -61,10 +59,14 @@ def build_page(
         long_side_px: images are shrunk to this.
         trained_px: the short side of the images that the network was trained on, which it then sees images at; None if
             it is not known: it sees them as they are shown.
+        video: a video whose middle frame the page opens with, and its true motion; None: a photograph.
 
     Returns:
-        The Blocks, with three attributes for the gate: `sessions`; `methods`, which can be chosen; and `read_upload`,
-        which reads an image file.
+        The Blocks, with four attributes for the gate: `sessions`; `methods` and `samples`, which can be chosen; and
+        `read_upload`, which reads an image file.
+
+    Raises:
+        FileNotFoundError, ValueError: the video cannot be read.
     """
     import gradio as gr
 
@@ -72,12 +74,13 @@ def build_page(
 
     sessions = Sessions(folder)
     comparison = Comparison(propagator, trained_px)
-    handlers = Handlers(comparison, sessions, long_side_px)
+    samples = list_samples(long_side_px, video)
+    handlers = Handlers(comparison, sessions, samples, long_side_px)
     shown_name = html.escape(name.encode("utf-8", "backslashreplace").decode())
     with gr.Blocks(title="Motion playground", analytics_enabled=False) as page:
         gr.HTML(TITLE.format(name=shown_name), elem_id="playground-title")
         with gr.Row():
-            parts = SimpleNamespace(**_drawing_column(), **_result_column(comparison.methods))
+            parts = SimpleNamespace(**_drawing_column(list(samples)), **_result_column(comparison.methods))
         drawn = (parts.flow, parts.confidence, parts.legend, parts.status)
         moving = (parts.video, parts.mask, *parts.downloads)
         everything = (parts.canvas, *drawn, parts.arrows, *moving, parts.compare)
@@ -100,17 +103,18 @@ def build_page(
         page.unload(handlers.on_close)
     page.sessions = sessions
     page.methods = tuple(comparison.methods)
+    page.samples = tuple(samples)
     page.read_upload = lambda path, max_bytes: read_shown_image(path, long_side_px=long_side_px, max_bytes=max_bytes)
     return page
 
 
-def _drawing_column() -> dict:
+def _drawing_column(samples: list[str]) -> dict:
     """The left column: which image, the canvas to draw on, the files, and the frames of the video."""
     import gradio as gr
 
     with gr.Column(scale=5, min_width=360):
         with gr.Row(equal_height=True):
-            sample = gr.Dropdown(list(SAMPLES), value="Astronaut", label="Photograph", container=False, min_width=140)
+            sample = gr.Dropdown(samples, value=samples[0], label="Image", container=False, min_width=140)
             choose = gr.UploadButton(
                 "Choose an image ...",
                 file_types=["image"],

@@ -15,7 +15,7 @@ from typing import Any
 from cmp.inference.arrows import MAX_TEXT, check_arrows, check_clicks
 from cmp.inference.interactive import MAX_BYTES
 from cmp.playground.gate import PageGate
-from cmp.playground.page import CSS, NUM_FRAMES, SAMPLES
+from cmp.playground.page import CSS, NUM_FRAMES
 from cmp.playground.sessions import Session, Uploads
 
 MAX_STRENGTH = 2  # that arrows are multiplied by
@@ -155,8 +155,8 @@ def checked_calls(page, uploads: Uploads) -> dict[int, Callable[[Session, list, 
 
     def sample(session: Session, data: list, event_data: Any) -> tuple[list, Any]:
         (which,) = data
-        if which is not None and (not isinstance(which, str) or which not in SAMPLES):
-            raise ValueError(f"the photograph must be one of {', '.join(SAMPLES)}")
+        if which is not None and (not isinstance(which, str) or which not in page.samples):
+            raise ValueError(f"the image must be one of {', '.join(page.samples)}")
         return [which], None
 
     def upload(session: Session, data: list, event_data: Any) -> tuple[list, Any]:
