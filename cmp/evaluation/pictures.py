@@ -96,10 +96,7 @@ def flow_sheet(rows: Sequence[SheetRow]) -> np.ndarray:
         with_points = draw_guidance(
             _enlarge(row.image, scale), row.points_yx * scale + scale // 2, row.vectors_xy * scale
         )
-        colors = [
-            _enlarge(flow_to_color(_shortened(flow, row.full_color_px), max_flow_px=row.full_color_px), scale)
-            for flow in row.flows.values()
-        ]
+        colors = [_enlarge(flow_to_color(flow, max_flow_px=row.full_color_px), scale) for flow in row.flows.values()]
         _add_key(colors[-1], row.full_color_px)
         drawn.append(_join([with_points, *colors], axis=1))
     width = max(picture.shape[1] for picture in drawn)
@@ -130,12 +127,6 @@ class PredictionPictures(Hook):
     def after_val_epoch(self, runner: Runner, metrics: dict | None = None) -> None:
         if self.rows and is_main_process():
             runner.visualizer.add_image("predictions", prediction_sheet(self.rows), step=runner.iter)
-
-
-def _shortened(flow: np.ndarray, longest_px: float) -> np.ndarray:
-    """Flow (H, W, 2) whose longer vectors have the length longest_px; they would be drawn darker otherwise."""
-    lengths = np.hypot(flow[..., 0], flow[..., 1])[..., None]
-    return np.where(lengths > longest_px, flow * (longest_px / np.maximum(lengths, longest_px)), flow)
 
 
 def _add_key(picture: np.ndarray, full_color_px: float) -> None:

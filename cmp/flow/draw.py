@@ -24,7 +24,7 @@ def flow_to_color(flow: np.ndarray | torch.Tensor, *, max_flow_px: float | None 
     Args:
         flow: a numpy array (H, W, 2), or what a propagator predicts: a torch tensor (2, H, W) or (B, 2, H, W), on any
             device; floating px; may be empty. Not changed.
-        max_flow_px: length that gets the full color; longer vectors get a darker shade. Default: the longest known
+        max_flow_px: length that gets the full color, as do longer vectors. Default: the longest known
             vector, of the whole batch.
 
     Returns:
@@ -34,7 +34,7 @@ def flow_to_color(flow: np.ndarray | torch.Tensor, *, max_flow_px: float | None 
         ValueError: wrong shape or dtype, or max_flow_px is not positive and finite.
 
     Source: the color coding of Baker et al., "A Database and Evaluation Methodology for Optical Flow", IJCV 2011: 55
-    colors.
+    colors. There, vectors beyond the scale are drawn darker, which looks like a fault of the flow.
     """
     if _is_tensor(flow):
         flow = _channels_last(flow)
@@ -52,7 +52,7 @@ def flow_to_color(flow: np.ndarray | torch.Tensor, *, max_flow_px: float | None 
         max_flow_px = float(length.max(initial=0)) or 1.0
     elif not (np.isfinite(max_flow_px) and max_flow_px > 0):
         raise ValueError(f"max_flow_px must be positive and finite, got {max_flow_px}")
-    length = (length / max_flow_px)[..., None]
+    length = np.minimum(length / max_flow_px, 1)[..., None]
     wheel = _color_wheel()
     # Adding zero turns -0.0 into 0.0; the angle of (right, -0.0) would be at the other end of the wheel.
     angle = np.arctan2(-(flow[..., 1] + 0.0), -(flow[..., 0] + 0.0)) / np.pi  # -1 is right, 0 is left
@@ -60,7 +60,7 @@ def flow_to_color(flow: np.ndarray | torch.Tensor, *, max_flow_px: float | None 
     first = place.astype(np.int64)
     share = (place - first)[..., None]
     hue = (1 - share) * wheel[first] + share * wheel[(first + 1) % len(wheel)]
-    color = np.where(length <= 1, 1 - length * (1 - hue), 0.75 * hue)
+    color = 1 - length * (1 - hue)
     return np.floor(255 * color * known[..., None]).astype(np.uint8)
 
 
