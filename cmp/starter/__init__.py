@@ -8,7 +8,7 @@ from functools import cache
 from pathlib import Path
 
 FILE = Path(__file__).with_name("cmp_r18_starter.safetensors")
-SHA256 = "16a0bb81567f627aba0b589273a8ee4c7bdbf4f12786b860a6a9b2dfa947535d"
+SHA256 = "2b7d367450e786083514d08900e35686883f7592ba9b1a051801b1d71d7dede5"
 STARTER = "starter"  # its name in place of the path of a checkpoint
 
 
